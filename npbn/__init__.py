@@ -1,0 +1,48 @@
+"""BatchNorm from scratch in NumPy, every number verified against PyTorch."""
+
+from npbn import data, errors, functional, init
+from npbn.data import ArrayDataset, DataLoader
+from npbn.layers import (
+    BatchNorm1d,
+    CrossEntropyLoss,
+    Flatten,
+    Identity,
+    Linear,
+    Module,
+    MSELoss,
+    Parameter,
+    ReLU,
+    Sequential,
+    Sigmoid,
+)
+from npbn.models import MLP
+from npbn.optim import SGD
+from npbn.training import Evaluation, evaluate, train_epoch, train_step
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MLP",
+    "SGD",
+    "ArrayDataset",
+    "BatchNorm1d",
+    "CrossEntropyLoss",
+    "DataLoader",
+    "Evaluation",
+    "Flatten",
+    "Identity",
+    "Linear",
+    "MSELoss",
+    "Module",
+    "Parameter",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "data",
+    "errors",
+    "evaluate",
+    "functional",
+    "init",
+    "train_epoch",
+    "train_step",
+]

@@ -1,0 +1,39 @@
+"""The exceptions of npbn; each is also the builtin a caller would expect."""
+
+__all__ = [
+    "BackwardError",
+    "BatchSizeError",
+    "DataError",
+    "DtypeError",
+    "NpbnError",
+    "ShapeError",
+    "StateDictError",
+]
+
+
+class NpbnError(Exception):
+    """Base class: whatever npbn refuses to do, it refuses with one of these."""
+
+
+class ShapeError(NpbnError, ValueError):
+    """An array has the wrong rank, channel count or shape."""
+
+
+class DtypeError(NpbnError, TypeError):
+    """An array has a dtype that the operation does not take."""
+
+
+class BatchSizeError(NpbnError, ValueError):
+    """A batch has too few values per channel to measure statistics from."""
+
+
+class StateDictError(NpbnError, RuntimeError):
+    """A ``state_dict`` does not fit the module that was to load it."""
+
+
+class BackwardError(NpbnError, RuntimeError):
+    """``backward`` was called with no forward pass waiting for it."""
+
+
+class DataError(NpbnError, ValueError):
+    """A data set or one of its files is missing, damaged, empty or inconsistent."""

@@ -1,0 +1,68 @@
+"""Elementwise activations; the cache of each is its input, by reference."""
+
+import numpy as np
+
+from npbn.functional.checks import float_array
+
+
+@np.errstate(all="ignore")
+def relu_forward(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return max(x, 0), of x's shape and dtype, and the cache; NaN stays NaN."""
+    return np.maximum(x, 0), x
+
+
+@np.errstate(all="ignore")
+def relu_backward(grad_output: np.ndarray, cache: np.ndarray) -> np.ndarray:
+    """Return `grad_output` where x > 0 or x is NaN, and 0 elsewhere (0 at x = 0), as torch."""
+    return np.where(cache <= 0, grad_output.dtype.type(0), grad_output)
+
+
+@np.errstate(all="ignore")
+def sigmoid_forward(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return 1 / (1 + exp(−x)), of x's shape and dtype, and the cache."""
+    small = np.exp(-np.abs(x))  # never overflows
+    return np.where(x < 0, small, x.dtype.type(1)) / (1 + small), x
+
+
+@np.errstate(all="ignore")
+def sigmoid_backward(grad_output: np.ndarray, cache: np.ndarray) -> np.ndarray:
+    """Return grad_output · σ(x) σ(−x) = grad_output · exp(−|x|) / (1 + exp(−|x|))².
+
+    This form keeps its digits where σ(x) rounds to 1.
+    """
+    small = np.exp(-np.abs(cache))
+    return grad_output * (small / np.square(1 + small))
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    """Return max(x, 0) for an array of any shape.
+
+    Raises
+    ------
+    DtypeError
+        If `x` is not of a float dtype.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> relu(np.array([-1.0, 0.0, 2.0]))
+    array([0., 0., 2.])
+    """
+    return relu_forward(float_array("relu", x))[0]
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(−x)) for an array of any shape.
+
+    Raises
+    ------
+    DtypeError
+        If `x` is not of a float dtype.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sigmoid(np.array([-1000.0, 0.0, 1000.0]))
+    array([0. , 0.5, 1. ])
+    """
+    return sigmoid_forward(float_array("sigmoid", x))[0]

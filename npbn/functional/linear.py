@@ -1,0 +1,110 @@
+"""The affine map y = x Wᵀ + b."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from npbn.errors import ShapeError
+from npbn.functional.checks import float_array, same_dtype, same_shape
+
+
+class LinearCache(NamedTuple):
+    """What :func:`linear_backward` needs: the input and the weight, by reference."""
+
+    x: np.ndarray
+    weight: np.ndarray
+
+
+@np.errstate(all="ignore")
+def linear_forward(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None
+) -> tuple[np.ndarray, LinearCache]:
+    """Return x Wᵀ + b, and the cache for backward.
+
+    Parameters
+    ----------
+    x : ndarray, shape (*, in_features)
+    weight : ndarray, shape (out_features, in_features), dtype of x
+    bias : ndarray, shape (out_features,), dtype of x, or None
+
+    Returns
+    -------
+    y : ndarray, shape (*, out_features), dtype of x
+    cache : LinearCache
+    """
+    rows = x.reshape(_rows(x), x.shape[-1])
+    y = rows @ weight.T
+    if bias is not None:
+        y += bias
+    return y.reshape(*x.shape[:-1], len(weight)), LinearCache(x, weight)
+
+
+@np.errstate(all="ignore")
+def linear_backward(
+    grad_output: np.ndarray, cache: LinearCache, input_grad: bool = True
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    """Return the gradients of input, weight and bias.
+
+    With the rows of all leading axes taken together::
+
+        grad_input  = grad_output W
+        grad_weight = grad_outputᵀ x
+        grad_bias   = Σ grad_output
+
+    Parameters
+    ----------
+    grad_output : ndarray, shape (*, out_features)
+    cache : LinearCache
+    input_grad : bool
+        Whether `grad_input` is wanted; otherwise its product is skipped and None returned.
+
+    Returns
+    -------
+    grad_input : ndarray, shape (*, in_features), or None
+    grad_weight : ndarray, shape (out_features, in_features)
+    grad_bias : ndarray, shape (out_features,)
+    """
+    x, weight = cache
+    grad_rows = grad_output.reshape(_rows(x), len(weight))
+    rows = x.reshape(_rows(x), x.shape[-1])
+    grad_input = (grad_rows @ weight).reshape(x.shape) if input_grad else None
+    return grad_input, grad_rows.T @ rows, grad_rows.sum(axis=0)
+
+
+def _rows(x: np.ndarray) -> int:
+    """Count the rows of (*, features): a reshape to -1 cannot, where there are none."""
+    return int(np.prod(x.shape[:-1], dtype=np.int64))
+
+
+def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+    """Return x Wᵀ + b for x of shape (*, in_features); see :func:`linear_forward`.
+
+    Raises
+    ------
+    ShapeError, DtypeError
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> linear(np.array([1.0, 2.0]), np.array([[1.0, 1.0], [0.0, 3.0]]))
+    array([3., 6.])
+    """
+    x, weight = np.asarray(x), np.asarray(weight)
+    if weight.ndim != 2:
+        raise ShapeError(
+            f"linear: expected weight of shape (out_features, in_features), got {weight.shape}"
+        )
+    check_linear("linear", x, weight)
+    if bias is not None:
+        bias = np.asarray(bias)
+        same_shape("linear", bias, (len(weight),), "bias")
+        same_dtype("linear", bias, weight.dtype, "bias")
+    return linear_forward(x, weight, bias)[0]
+
+
+def check_linear(who: str, x: np.ndarray, weight: np.ndarray) -> None:
+    """Raise ShapeError or DtypeError unless `x` fits the weight."""
+    float_array(who, x)
+    if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
+        raise ShapeError(f"{who}: expected input of shape (*, {weight.shape[1]}), got {x.shape}")
+    same_dtype(who, x, weight.dtype)

@@ -1,0 +1,100 @@
+"""The statistics of a batch, per channel: measured, and merged."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+def channel_axes(ndim: int) -> tuple[int, ...]:
+    """Return the axes that a channel's values lie along: all but axis 1."""
+    return (0, *range(2, ndim))
+
+
+def per_channel(values: np.ndarray, ndim: int) -> np.ndarray:
+    """View ``(C,)`` values so that they broadcast against an ``(N, C, ...)`` array."""
+    return values.reshape(-1, *(1,) * (ndim - 2))
+
+
+class BatchStatistics(NamedTuple):
+    """Count, mean and sum of squared deviations of every channel.
+
+    Sums of squared *deviations*, never of squares: E[x²] − E[x]² cancels all digits
+    once the mean is large against the standard deviation.
+
+    Attributes
+    ----------
+    count : int
+        Values per channel.
+    mean : ndarray, shape (C,), float64
+        Mean of each channel; 0 for an empty batch.
+    m2 : ndarray, shape (C,), float64
+        Σ (x − mean)² of each channel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[1.0, 10.0], [3.0, 10.0], [5.0, 10.0], [7.0, 10.0]])
+    >>> whole = measure(x)
+    >>> whole.mean, whole.var
+    (array([ 4., 10.]), array([5., 0.]))
+    >>> measure(x[:1]).merge(measure(x[1:])).var
+    array([5., 0.])
+    """
+
+    count: int
+    mean: np.ndarray
+    m2: np.ndarray
+
+    @property
+    def var(self) -> np.ndarray:
+        """Biased variance m2 / count, the one that normalises."""
+        return self.m2 / max(self.count, 1)
+
+    @property
+    def unbiased_var(self) -> np.ndarray:
+        """Unbiased variance m2 / (count − 1), the one that ``running_var`` stores."""
+        return self.m2 / max(self.count - 1, 1)
+
+    @np.errstate(all="ignore")
+    def merge(self, other: "BatchStatistics") -> "BatchStatistics":
+        """Return the statistics of both batches taken together.
+
+        Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
+        computing sample variances" (1979), equations 2.1.
+        """
+        if not self.count or not other.count:
+            return self if self.count else other
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        mean = self.mean + delta * (other.count / count)
+        m2 = self.m2 + other.m2 + delta**2 * (self.count * other.count / count)
+        return BatchStatistics(count, mean, m2)
+
+
+@np.errstate(all="ignore")
+def measure(x: np.ndarray) -> BatchStatistics:
+    """Return the statistics of a batch of shape ``(N, C, ...)``."""
+    return centre(x)[1]
+
+
+def centre(x: np.ndarray) -> tuple[np.ndarray, BatchStatistics]:
+    """Return x − mean in float64 and the statistics of the batch.
+
+    The mean is taken twice: the first is rounded, and what it misses shows as the mean of
+    the deviations, which are small numbers and have digits to spare.
+    """
+    axes = channel_axes(x.ndim)
+    count = x.size // x.shape[1] if x.size else 0
+    if count == 0:
+        nothing = np.zeros(x.shape[1])
+        return x.astype(np.float64), BatchStatistics(0, nothing, nothing.copy())
+    # Rounding may carry the mean of equal values past them; between the extremes it is exact.
+    first_mean = np.clip(
+        x.mean(axes, dtype=np.float64), x.min(axes).astype(np.float64), x.max(axes)
+    )
+    deviation = x - per_channel(first_mean, x.ndim)
+    missed = deviation.mean(axes)
+    deviation -= per_channel(missed, x.ndim)
+    # An infinite value leaves no deviation to average: the mean is then the first one.
+    mean = first_mean + np.where(np.isfinite(missed), missed, 0)
+    return deviation, BatchStatistics(count, mean, np.square(deviation).sum(axes))

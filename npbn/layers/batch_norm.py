@@ -1,0 +1,181 @@
+"""BatchNorm as a layer: what it learns, what it tracks, and which statistics it uses."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from npbn.errors import ShapeError
+from npbn.functional.batch_norm import (
+    BatchNormCache,
+    batch_norm_backward,
+    batch_norm_forward,
+    check_batch_norm,
+    updated_running_statistics,
+)
+from npbn.functional.checks import float_dtype
+from npbn.functional.statistics import BatchStatistics
+from npbn.layers.module import Module
+from npbn.layers.parameter import Parameter
+
+
+class _BatchNorm(Module):
+    """Everything but the shapes of input that a variant takes."""
+
+    input_shapes: ClassVar[dict[int, str]]  # by rank, for checks and messages
+
+    running_mean: np.ndarray | None
+    running_var: np.ndarray | None
+    num_batches_tracked: np.ndarray | None
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        bias: bool = True,
+        dtype: DTypeLike = np.float32,
+    ):
+        dtype = float_dtype(type(self).__name__, dtype)
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+        self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
+        self.bias = Parameter(np.zeros(num_features, dtype)) if affine and bias else None
+        for name, value in (
+            ("running_mean", np.zeros(num_features, dtype)),
+            ("running_var", np.ones(num_features, dtype)),
+            ("num_batches_tracked", np.array(0, np.int64)),
+        ):
+            self.register_buffer(name, value if track_running_stats else None)
+
+    def reset_running_stats(self) -> None:
+        """Start tracking anew: mean 0, variance 1, no batches seen."""
+        if self.track_running_stats:
+            self.running_mean[...] = 0
+            self.running_var[...] = 1
+            self.num_batches_tracked[...] = 0
+
+    def reset_parameters(self) -> None:
+        """Set the weight to 1, the bias to 0, and start tracking anew."""
+        self.reset_running_stats()
+        if self.weight is not None:
+            self.weight.data[...] = 1
+        if self.bias is not None:
+            self.bias.data[...] = 0
+
+    def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, BatchNormCache]:
+        x = np.asarray(x)
+        training = self.training and not predict
+        by_batch = training or (self.running_mean is None and self.running_var is None)
+        who = f"{type(self).__name__}({self.num_features})"
+        if x.ndim not in self.input_shapes:
+            expected = " or ".join(self.input_shapes.values())
+            raise ShapeError(
+                f"{who}: expected input of shape {expected.replace('C', str(self.num_features))}, "
+                f"got {x.shape}"
+            )
+        vectors = {
+            "running_mean": self.running_mean,
+            "running_var": self.running_var,
+            "weight": None if self.weight is None else self.weight.data,
+            "bias": None if self.bias is None else self.bias.data,
+        }
+        check_batch_norm(who, x, self.num_features, vectors, by_batch, self.eps)
+        y, cache = batch_norm_forward(x, **vectors, training=by_batch, eps=self.eps)
+        if training and self.track_running_stats:
+            self._track(cache.statistics)
+        return y, cache
+
+    def _track(self, statistics: BatchStatistics) -> None:
+        """Average a batch into the running statistics; momentum None weighs all batches alike."""
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked += 1
+        if self.running_mean is not None:
+            momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+            self.running_mean[...], self.running_var[...] = updated_running_statistics(
+                self.running_mean, self.running_var, statistics, momentum
+            )
+
+    def _backward(self, grad_output: np.ndarray, cache: Any, input_grad: bool) -> np.ndarray | None:
+        grad_input, grad_weight, grad_bias = batch_norm_backward(grad_output, cache, input_grad)
+        if self.weight is not None:
+            self.weight.accumulate(grad_weight)
+        if self.bias is not None:
+            self.bias.accumulate(grad_bias)
+        return grad_input
+
+    def extra_repr(self) -> str:
+        """Return the arguments, as torch prints them."""
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
+        )
+
+
+class BatchNorm1d(_BatchNorm):
+    """Batch normalisation of (N, C) or (N, C, L) inputs; torch's ``nn.BatchNorm1d``.
+
+    In training each channel is normalised by the mean and the biased variance of its
+    batch (over N, or N and L), then scaled and shifted::
+
+        y = (x − mean) / sqrt(var + eps) · weight + bias
+
+    and the running statistics are averaged: ``running = (1 − momentum) · running +
+    momentum · batch``, the variance stored unbiased. In evaluation the running statistics
+    take the place of the batch's. Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1;
+    see :mod:`npbn.functional.batch_norm`.
+
+    Parameters
+    ----------
+    num_features : int
+        C.
+    eps : float
+        Added to the variance, under the root; above 0 in training.
+    momentum : float or None
+        Weight of the **new** value in the running statistics (TensorFlow's is the weight of
+        the old one). None: the plain average of all batches since the last reset.
+    affine : bool
+        Whether scale and shift are learnt.
+    track_running_stats : bool
+        False keeps no running statistics and normalises by the batch in evaluation too.
+    bias : bool
+        False keeps the scale without the shift.
+    dtype : {float32, float64, float16}
+        Of parameters and running statistics. Inputs have the same; a float16 input is
+        taken with float32 parameters too.
+
+    Attributes
+    ----------
+    weight, bias : Parameter, shape (C,), or None
+    running_mean, running_var : ndarray, shape (C,), or None
+    num_batches_tracked : ndarray, shape (), int64, or None
+
+    Raises
+    ------
+    ShapeError, DtypeError
+        On an input of another rank, channel count or dtype.
+    BatchSizeError
+        On one value per channel in training.
+    ValueError
+        On `eps` not above 0 in training.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> bn = BatchNorm1d(1, dtype=np.float64)
+    >>> x = np.array([[1.0], [2.0], [3.0], [6.0]])
+    >>> bn(x).round(3).ravel()                          # by the batch: mean 3, variance 3.5
+    array([-1.069, -0.535,  0.   ,  1.604])
+    >>> bn.running_mean, bn.running_var.round(3)        # 10 % of the batch's, variance unbiased
+    (array([0.3]), array([1.367]))
+    >>> bn.eval()(x).round(3).ravel()                   # by the running statistics
+    array([0.599, 1.454, 2.31 , 4.876])
+    """
+
+    input_shapes: ClassVar[dict[int, str]] = {2: "(N, C)", 3: "(N, C, L)"}

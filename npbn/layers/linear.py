@@ -1,0 +1,83 @@
+"""Linear: the fully connected layer."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from npbn import init
+from npbn.functional.checks import float_dtype
+from npbn.functional.linear import LinearCache, check_linear, linear_backward, linear_forward
+from npbn.layers.module import Module
+from npbn.layers.parameter import Parameter
+from npbn.rng import generator
+
+
+class Linear(Module):
+    """y = x Wᵀ + b, for inputs (*, in_features) and outputs (*, out_features).
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    bias : bool
+        Leave it out before a BatchNorm, which would cancel it.
+    dtype : {float32, float64, float16}
+    rng : numpy.random.Generator, optional
+        Source of the initial values, U(−1/√in_features, 1/√in_features) for both.
+
+    Attributes
+    ----------
+    weight : Parameter, shape (out_features, in_features)
+    bias : Parameter, shape (out_features,), or None
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = Linear(3, 2, rng=np.random.default_rng(0))
+    >>> layer(np.ones((5, 3), np.float32)).shape
+    (5, 2)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | None = None,
+    ):
+        dtype = float_dtype("Linear", dtype)
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = Parameter(np.empty((out_features, in_features), dtype))
+        self.bias = Parameter(np.empty(out_features, dtype)) if bias else None
+        self.reset_parameters(rng)
+
+    def reset_parameters(self, rng: np.random.Generator | None = None) -> None:
+        """Draw the initial values anew: the weight first, then the bias."""
+        rng = generator(rng)
+        init.kaiming_uniform_(self.weight, math.sqrt(5), rng=rng)
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.in_features) if self.in_features else 0.0
+            init.uniform_(self.bias, -bound, bound, rng=rng)
+
+    def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, LinearCache]:
+        x = np.asarray(x)
+        check_linear(f"Linear({self.in_features}, {self.out_features})", x, self.weight.data)
+        return linear_forward(x, self.weight.data, None if self.bias is None else self.bias.data)
+
+    def _backward(self, grad_output: np.ndarray, cache: Any, input_grad: bool) -> np.ndarray | None:
+        grad_input, grad_weight, grad_bias = linear_backward(grad_output, cache, input_grad)
+        self.weight.accumulate(grad_weight)
+        if self.bias is not None:
+            self.bias.accumulate(grad_bias)
+        return grad_input
+
+    def extra_repr(self) -> str:
+        """Return the arguments, as torch prints them."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}"
+        )

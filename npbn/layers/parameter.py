@@ -1,0 +1,87 @@
+"""Parameter: a learnable array and its gradient."""
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from npbn.errors import DtypeError, ShapeError
+from npbn.functional.checks import float_array
+
+
+class Parameter:
+    """A learnable array and its gradient.
+
+    Parameters
+    ----------
+    data : array_like of a float dtype
+        Kept by reference when it is an ndarray.
+    requires_grad : bool
+        Whether ``backward`` fills `grad`; False freezes the parameter.
+
+    Attributes
+    ----------
+    data : ndarray
+        Assigning an array of another shape raises ShapeError.
+    grad : ndarray or None
+        Gradients accumulate here until ``zero_grad``; each is a new array, so one that
+        was kept is never overwritten.
+
+    Examples
+    --------
+    >>> p = Parameter([[1.0, 2.0]])
+    >>> p.shape, p.dtype, p.grad
+    ((1, 2), dtype('float64'), None)
+    """
+
+    def __init__(self, data: ArrayLike, requires_grad: bool = True):
+        self._data = float_array("Parameter", data, "data")
+        self._grad: np.ndarray | None = None
+        self.requires_grad = requires_grad
+
+    @property
+    def data(self) -> np.ndarray:
+        """The values."""
+        return self._data
+
+    @data.setter
+    def data(self, value: ArrayLike) -> None:
+        value = float_array("Parameter.data", value, "data")
+        if value.shape != self.shape:
+            raise ShapeError(f"Parameter.data: expected shape {self.shape}, got {value.shape}")
+        self._data = value
+
+    @property
+    def grad(self) -> np.ndarray | None:
+        """The accumulated gradient, of the shape and dtype of `data`, or None."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: np.ndarray | None) -> None:
+        if value is not None:
+            value = np.asarray(value)
+            if value.shape != self.shape:
+                raise ShapeError(f"Parameter.grad: expected shape {self.shape}, got {value.shape}")
+            if value.dtype != self.dtype:
+                raise DtypeError(f"Parameter.grad: expected dtype {self.dtype}, got {value.dtype}")
+        self._grad = value
+
+    @np.errstate(all="ignore")
+    def accumulate(self, grad: np.ndarray) -> None:
+        """Add `grad` to the gradient, if the parameter requires one."""
+        if self.requires_grad:
+            self.grad = grad if self._grad is None else self._grad + grad
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of `data`."""
+        return self._data.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of `data`."""
+        return self._data.dtype
+
+    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self._data, dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        return f"Parameter containing:\n{self._data!r}"

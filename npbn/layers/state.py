@@ -1,0 +1,51 @@
+"""Loading a state: everything is checked before anything is copied."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from npbn.errors import StateDictError
+
+
+class IncompatibleKeys(NamedTuple):
+    """What :meth:`Module.load_state_dict` found missing and unexpected."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+@np.errstate(all="ignore")
+def load_state(
+    who: str, mine: Mapping[str, np.ndarray], state: Mapping[str, ArrayLike], strict: bool
+) -> IncompatibleKeys:
+    """Copy the values of `state` into the arrays of `mine`, in place, or raise StateDictError.
+
+    `who` names the module in the message; see :meth:`npbn.Module.load_state_dict`.
+    """
+    missing = [
+        key for key in mine if key not in state and key.rpartition(".")[2] != "num_batches_tracked"
+    ]
+    unexpected = [key for key in state if key not in mine]
+    problems = []
+    if strict:
+        problems += [f"missing key {key!r}" for key in missing]
+        problems += [f"unexpected key {key!r}" for key in unexpected]
+    values = {}
+    for key in mine.keys() & state.keys():
+        try:
+            value = np.asarray(state[key])
+        except (TypeError, ValueError, RuntimeError) as error:
+            problems.append(f"{key!r} cannot be read as an array ({error})")
+            continue
+        if value.shape != mine[key].shape:
+            problems.append(f"{key!r}: expected shape {mine[key].shape}, got {value.shape}")
+        elif value.dtype.kind not in "fiu":
+            problems.append(f"{key!r}: expected numbers, got dtype {value.dtype}")
+        values[key] = value
+    if problems:
+        raise StateDictError(f"{who}.load_state_dict: " + "; ".join(sorted(problems)))
+    for key, value in values.items():
+        mine[key][...] = value
+    return IncompatibleKeys(missing, unexpected)

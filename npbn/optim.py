@@ -1,0 +1,211 @@
+"""SGD, with torch's update rule."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from npbn.errors import StateDictError
+from npbn.layers.parameter import Parameter
+
+__all__ = ["SGD"]
+
+
+class SGD:
+    """Stochastic gradient descent with momentum, as ``torch.optim.SGD`` does it.
+
+    For each parameter p with gradient g (−g when maximising)::
+
+        g = g + weight_decay · p
+        b = momentum · b + (1 − dampening) · g        (b = g at the first step)
+        p = p − lr · (g + momentum · b  if nesterov else  b)
+
+    Without momentum p = p − lr · g. I. Sutskever et al., "On the importance of
+    initialization and momentum in deep learning", 2013; torch multiplies lr in last.
+
+    Parameters
+    ----------
+    params : iterable of Parameter, or of dicts
+        A dict is a parameter group: key ``params``, and options that differ from the
+        defaults given here.
+    lr, momentum, dampening, weight_decay : float
+    nesterov, maximize : bool
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        Options may be changed between steps: ``optimizer.param_groups[0]["lr"] = 0.001``.
+    state : dict
+        Parameter to ``{"momentum_buffer": ndarray}``.
+
+    Raises
+    ------
+    ValueError
+        On a negative rate, no parameters, one parameter twice, or nesterov without momentum
+        or with dampening.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npbn import Parameter
+    >>> p = Parameter(np.array([1.0]))
+    >>> optimizer = SGD([p], lr=0.1)
+    >>> p.grad = np.array([2.0])
+    >>> optimizer.step()
+    >>> p.data
+    array([0.8])
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+    ):
+        self.defaults: dict[str, Any] = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "maximize": maximize,
+        }
+        _check_options(self.defaults)
+        self.param_groups: list[dict[str, Any]] = []
+        self.state: dict[Parameter, dict[str, np.ndarray]] = {}
+        given = [params] if isinstance(params, Parameter) else list(params)
+        if not given:
+            raise ValueError("SGD: expected at least one parameter, got an empty list")
+        groups = given if isinstance(given[0], Mapping) else [{"params": given}]
+        for group in groups:
+            self.add_param_group(group)
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Add a dict of ``params`` and the options that differ from the defaults."""
+        unknown = group.keys() - self.defaults.keys() - {"params"}
+        if unknown or "params" not in group:
+            raise ValueError(
+                f"SGD: expected a group with 'params' and options of {sorted(self.defaults)}, "
+                f"got {sorted(group)}"
+            )
+        params = group["params"]
+        params = [params] if isinstance(params, Parameter) else list(params)
+        for parameter in params:
+            if not isinstance(parameter, Parameter):
+                raise TypeError(f"SGD: expected Parameters, got {type(parameter).__name__}")
+        everything = [p for g in self.param_groups for p in g["params"]] + params
+        if len({id(p) for p in everything}) != len(everything):
+            raise ValueError("SGD: expected every parameter once, got one of them twice")
+        options = {**self.defaults, **group, "params": params}
+        _check_options(options)
+        self.param_groups.append(options)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients; the next ones are new arrays."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    @np.errstate(all="ignore")
+    def step(self) -> None:
+        """Update, in place, every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, group)
+
+    def _update(self, parameter: Parameter, group: Mapping[str, Any]) -> None:
+        values, step = parameter.data, parameter.grad
+        if group["maximize"]:
+            step = -step
+        if group["weight_decay"]:
+            step = step + group["weight_decay"] * values
+        if group["momentum"]:
+            state = self.state.setdefault(parameter, {})
+            buffer = state.get("momentum_buffer")
+            if buffer is None:
+                buffer = step.copy()
+            else:
+                buffer = group["momentum"] * buffer + (1 - group["dampening"]) * step
+            state["momentum_buffer"] = buffer = buffer.astype(values.dtype, copy=False)
+            step = step + group["momentum"] * buffer if group["nesterov"] else buffer
+        values -= group["lr"] * step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return copies of state and options in torch's form, the parameters by number."""
+        numbers = self._numbers()
+        return {
+            "state": {
+                numbers[parameter]: {name: array.copy() for name, array in state.items()}
+                for parameter, state in self.state.items()
+            },
+            "param_groups": [
+                {**group, "params": [numbers[p] for p in group["params"]]}
+                for group in self.param_groups
+            ],
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over state and options; options unknown here (torch has more) are left out.
+
+        Raises
+        ------
+        StateDictError
+            If groups, their sizes or the shapes of the buffers differ; nothing has been
+            changed then.
+        """
+        groups = state_dict["param_groups"]
+        expected = [len(group["params"]) for group in self.param_groups]
+        came = [len(group["params"]) for group in groups]
+        if came != expected:
+            raise StateDictError(
+                f"SGD.load_state_dict: expected groups of {expected} parameters, got {came}"
+            )
+        saved_numbers = [number for group in groups for number in group["params"]]
+        by_number = dict(zip(saved_numbers, self._numbers(), strict=True))
+        state = {}
+        for number, saved in state_dict["state"].items():
+            if saved.get("momentum_buffer") is None:  # torch's before the first step
+                continue
+            buffer = np.asarray(saved["momentum_buffer"])
+            if number not in by_number or buffer.shape != by_number[number].shape:
+                raise StateDictError(
+                    f"SGD.load_state_dict: momentum_buffer {number} of shape {buffer.shape} "
+                    "belongs to no parameter of that shape"
+                )
+            parameter = by_number[number]
+            state[parameter] = {"momentum_buffer": np.array(buffer, parameter.dtype)}
+        options = [
+            {**mine, **{name: saved[name] for name in self.defaults if name in saved}}
+            for mine, saved in zip(self.param_groups, groups, strict=True)
+        ]
+        for group in options:
+            _check_options(group)
+        self.state, self.param_groups = state, options
+
+    def _numbers(self) -> dict[Parameter, int]:
+        params = (p for group in self.param_groups for p in group["params"])
+        return {parameter: number for number, parameter in enumerate(params)}
+
+    def __repr__(self) -> str:
+        lines = ["SGD ("]
+        for number, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {number}")
+            lines += [f"    {name}: {group[name]}" for name in sorted(self.defaults)]
+        return "\n".join([*lines, ")"])
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    for name in ("lr", "momentum", "weight_decay"):
+        if not options[name] >= 0:
+            raise ValueError(f"SGD: expected {name} >= 0, got {options[name]}")
+    if options["nesterov"] and (options["momentum"] <= 0 or options["dampening"] != 0):
+        raise ValueError(
+            "SGD: nesterov needs momentum > 0 and dampening 0, got momentum "
+            f"{options['momentum']} and dampening {options['dampening']}"
+        )

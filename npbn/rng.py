@@ -1,0 +1,21 @@
+"""Where randomness comes from: a Generator that is passed, never NumPy's global state."""
+
+import numpy as np
+
+
+def generator(rng: np.random.Generator | None) -> np.random.Generator:
+    """Return `rng`, or a fresh ``np.random.default_rng()`` for None.
+
+    Raises
+    ------
+    TypeError
+        If `rng` is anything else, such as a seed.
+    """
+    if rng is None:
+        return np.random.default_rng()
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"rng: expected a numpy.random.Generator or None, got {rng!r}; "
+            "np.random.default_rng(seed) makes one"
+        )
+    return rng
