@@ -1,0 +1,202 @@
+"""The same network and training step in PyTorch, to compare with; npbn never imports this.
+
+It needs torch (and, for :func:`torchvision_mnist` alone, torchvision):
+``pip install 'npbn[examples]'``.
+"""
+
+import copy
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from npbn.errors import DataError
+from npbn.layers import Module
+from npbn.training import Evaluation, some, tally
+
+__all__ = [
+    "MLP",
+    "copy_to_npbn",
+    "copy_to_torch",
+    "download_mnist",
+    "evaluate",
+    "max_abs_diff",
+    "torchvision_mnist",
+    "train_epoch",
+    "train_step",
+]
+
+Batches = Iterable[tuple[np.ndarray, np.ndarray]]
+
+
+class MLP(nn.Module):
+    """:class:`npbn.MLP` in PyTorch: same arguments, same attributes, same ``state_dict`` keys.
+
+    Parameters
+    ----------
+    input_size, hidden_dim, output_size : int
+    use_batch_norm : bool
+    dtype : torch.dtype
+    """
+
+    def __init__(
+        self,
+        input_size: int = 784,
+        hidden_dim: int = 256,
+        output_size: int = 10,
+        use_batch_norm: bool = True,
+        *,
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        bias = not use_batch_norm
+        self.use_batch_norm = use_batch_norm
+        self.fc1 = nn.Linear(input_size, hidden_dim, bias=bias, dtype=dtype)
+        self.fc2 = nn.Linear(hidden_dim, hidden_dim, bias=bias, dtype=dtype)
+        self.fc3 = nn.Linear(hidden_dim, output_size, dtype=dtype)
+        self.relu = nn.ReLU()
+        if use_batch_norm:
+            self.batch_norm1 = nn.BatchNorm1d(hidden_dim, dtype=dtype)
+            self.batch_norm2 = nn.BatchNorm1d(hidden_dim, dtype=dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits (N, output_size) of inputs (N, input_size)."""
+        if not self.use_batch_norm:
+            return self.fc3(self.fc2(self.relu(self.fc1(x))))
+        x = self.relu(self.batch_norm1(self.fc1(x)))
+        return self.fc3(self.batch_norm2(self.fc2(x)))
+
+
+def copy_to_torch(net: Module, model: nn.Module) -> None:
+    """Copy parameters and running statistics of an npbn network into a torch model."""
+    model.load_state_dict({key: torch.tensor(value) for key, value in net.state_dict().items()})
+
+
+def copy_to_npbn(model: nn.Module, net: Module) -> None:
+    """Copy parameters and running statistics of a torch model into an npbn network."""
+    net.load_state_dict(model.state_dict())
+
+
+def train_step(
+    model: nn.Module,
+    x: np.ndarray,
+    target: np.ndarray,
+    criterion: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> tuple[float, np.ndarray]:
+    """Take one step of training on one batch; return its loss and logits before the step."""
+    optimizer.zero_grad()
+    logits = model(torch.from_numpy(x))
+    loss = criterion(logits, torch.from_numpy(target))
+    loss.backward()
+    optimizer.step()
+    return loss.item(), logits.detach().numpy()
+
+
+def train_epoch(
+    model: nn.Module, loader: Batches, criterion: nn.Module, optimizer: torch.optim.Optimizer
+) -> float:
+    """Train on every batch of the loader; return the mean loss per sample."""
+    model.train()
+    total, count = 0.0, 0
+    for x, target in loader:
+        loss, _ = train_step(model, x, target, criterion, optimizer)
+        total += loss * len(target)
+        count += len(target)
+    return total / some(count)
+
+
+def evaluate(
+    model: nn.Module,
+    loader: Batches,
+    criterion: nn.Module | None = None,
+    *,
+    train_mode: bool = False,
+) -> Evaluation:
+    """Return loss and accuracy as :func:`npbn.evaluate` does; the model is left as it was."""
+    model = copy.deepcopy(model).train(train_mode)
+    criterion = nn.CrossEntropyLoss() if criterion is None else criterion
+
+    def run(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
+        logits = model(torch.from_numpy(x))
+        return logits.numpy(), criterion(logits, torch.from_numpy(target)).item()
+
+    with torch.inference_mode():
+        return tally(run, loader)
+
+
+def max_abs_diff(net: Module, model: nn.Module) -> dict[str, float]:
+    """Return the largest absolute differences between an npbn network and a torch model.
+
+    Returns
+    -------
+    dict
+        ``gradients``, ``parameters`` and ``running_stats`` (0 where there are none); NaN
+        where either holds one.
+    """
+    reference = dict(model.named_parameters())
+    buffers = dict(model.named_buffers())
+    pairs: dict[str, list[tuple[Any, Any]]] = {
+        "gradients": [(p.grad, reference[name].grad) for name, p in net.named_parameters()],
+        "parameters": [(p.data, reference[name].detach()) for name, p in net.named_parameters()],
+        "running_stats": [(array, buffers[name]) for name, array in net.named_buffers()],
+    }
+    return {
+        what: float(np.max([np.abs(mine - its.numpy()).max() for mine, its in both], initial=0.0))
+        for what, both in pairs.items()
+    }
+
+
+def torchvision_mnist(root: str | Path, train: bool = True, download: bool = False) -> Any:
+    """Return ``torchvision.datasets.MNIST`` with ``ToTensor``, to compare the readers.
+
+    Parameters
+    ----------
+    root : path
+        Folder that holds, or will hold, ``MNIST/raw``.
+    train, download : bool
+        As in torchvision.
+    """
+    torchvision = _import_torchvision()
+    return torchvision.datasets.MNIST(
+        root, train=train, download=download, transform=torchvision.transforms.ToTensor()
+    )
+
+
+def download_mnist(root: str | Path) -> None:
+    """Download MNIST through torchvision into ``root/MNIST/raw``, unless it is there.
+
+    Raises
+    ------
+    DataError
+        If it cannot be fetched or written.
+    """
+    try:
+        torchvision_mnist(root, download=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"MNIST could not be downloaded into {root}: {error}") from error
+
+
+def _import_torchvision() -> Any:
+    """Import torchvision, also beside a torch build that its compiled operators do not fit.
+
+    torchvision's wheel is compiled against one build of torch. Beside another (a CPU build,
+    often) its library does not load, and the import then fails with "operator
+    torchvision::nms does not exist": its Python part describes two of the operators to
+    torch, which needs them declared. Their schemas are enough for data sets and transforms.
+    """
+    try:
+        import torchvision
+    except RuntimeError as error:
+        if "torchvision::nms does not exist" not in str(error):
+            raise
+        for name in ("nms", "qnms"):
+            torch.library.define(
+                f"torchvision::{name}",
+                "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+            )
+        import torchvision
+    return torchvision
