@@ -7,6 +7,7 @@ import numpy as np
 
 from npbn.errors import StateDictError
 from npbn.layers.parameter import Parameter
+from npbn.layers.state import numbers
 
 __all__ = ["SGD"]
 
@@ -132,7 +133,7 @@ class SGD:
                 buffer = step.copy()
             else:
                 buffer = group["momentum"] * buffer + (1 - group["dampening"]) * step
-            state["momentum_buffer"] = buffer = buffer.astype(values.dtype, copy=False)
+            state["momentum_buffer"] = buffer = np.asarray(buffer, values.dtype)
             step = step + group["momentum"] * buffer if group["nesterov"] else buffer
         values -= group["lr"] * step
 
@@ -150,6 +151,7 @@ class SGD:
             ],
         }
 
+    @np.errstate(all="ignore")
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over state and options; options unknown here (torch has more) are left out.
 
@@ -172,13 +174,17 @@ class SGD:
         for number, saved in state_dict["state"].items():
             if saved.get("momentum_buffer") is None:  # torch's before the first step
                 continue
-            buffer = np.asarray(saved["momentum_buffer"])
-            if number not in by_number or buffer.shape != by_number[number].shape:
+            if number not in by_number:
                 raise StateDictError(
-                    f"SGD.load_state_dict: momentum_buffer {number} of shape {buffer.shape} "
-                    "belongs to no parameter of that shape"
+                    f"SGD.load_state_dict: expected parameters {saved_numbers}, got {number}"
                 )
             parameter = by_number[number]
+            try:
+                buffer = numbers(saved["momentum_buffer"], parameter.shape)
+            except ValueError as error:
+                raise StateDictError(
+                    f"SGD.load_state_dict: momentum_buffer of {number}: {error}"
+                ) from error
             state[parameter] = {"momentum_buffer": np.array(buffer, parameter.dtype)}
         options = [
             {**mine, **{name: saved[name] for name in self.defaults if name in saved}}

@@ -1,4 +1,7 @@
-"""Elementwise activations; the cache of each is its input, by reference."""
+"""Elementwise activations; the cache of each is its input, by reference.
+
+NumPy turns results without axes into scalars, which ``np.asarray`` turns back.
+"""
 
 import numpy as np
 
@@ -8,7 +11,7 @@ from npbn.functional.checks import float_array
 @np.errstate(all="ignore")
 def relu_forward(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return max(x, 0), of x's shape and dtype, and the cache; NaN stays NaN."""
-    return np.maximum(x, 0), x
+    return np.asarray(np.maximum(x, 0)), x
 
 
 @np.errstate(all="ignore")
@@ -21,7 +24,7 @@ def relu_backward(grad_output: np.ndarray, cache: np.ndarray) -> np.ndarray:
 def sigmoid_forward(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return 1 / (1 + exp(−x)), of x's shape and dtype, and the cache."""
     small = np.exp(-np.abs(x))  # never overflows
-    return np.where(x < 0, small, x.dtype.type(1)) / (1 + small), x
+    return np.asarray(np.where(x < 0, small, x.dtype.type(1)) / (1 + small)), x
 
 
 @np.errstate(all="ignore")
@@ -31,7 +34,7 @@ def sigmoid_backward(grad_output: np.ndarray, cache: np.ndarray) -> np.ndarray:
     This form keeps its digits where σ(x) rounds to 1.
     """
     small = np.exp(-np.abs(cache))
-    return grad_output * (small / np.square(1 + small))
+    return np.asarray(grad_output * (small / np.square(1 + small)))
 
 
 def relu(x: np.ndarray) -> np.ndarray:

@@ -111,9 +111,9 @@ def cross_entropy_forward(
     )
     if reduction == "none":
         return losses.reshape(target.shape).astype(logits.dtype), cache
-    loss = losses.sum()
-    if reduction == "mean":
-        loss = loss / term_weight.sum()
+    loss, total_weight = losses.sum(), term_weight.sum()
+    if reduction == "mean":  # of no weight at all: NaN, where smoothing would make it infinite
+        loss = loss / total_weight if total_weight else np.nan
     return float(loss), cache
 
 
@@ -146,7 +146,7 @@ def cross_entropy_backward(
     if smoothing:
         grad += smoothing / classes * (p * w.sum() - w)
     if cache.reduction == "mean":
-        grad /= cache.term_weight.sum()
+        grad /= cache.term_weight.sum() or np.nan
     elif cache.reduction == "none":
         grad *= grad_output.reshape(-1, 1)
     grad = np.where(cache.counted[:, None], grad, 0.0).astype(cache.dtype)
@@ -256,7 +256,7 @@ def mse_forward(
     squares = np.square(difference)
     cache = MSECache(difference, reduction, x.dtype)
     if reduction == "none":
-        return squares.astype(x.dtype), cache
+        return np.asarray(squares, x.dtype), cache
     total = squares.sum()
     return float(total / squares.size if reduction == "mean" else total), cache
 
@@ -272,7 +272,7 @@ def mse_backward(cache: MSECache, grad_output: np.ndarray | None = None) -> np.n
         grad /= max(grad.size, 1)
     elif cache.reduction == "none":
         grad *= grad_output
-    return grad.astype(cache.dtype)
+    return np.asarray(grad, cache.dtype)
 
 
 def mse_loss(x: np.ndarray, target: np.ndarray, reduction: str = "mean") -> float | np.ndarray:

@@ -1,6 +1,7 @@
 """Module: what every layer and network shares."""
 
 from collections.abc import Iterator, Mapping
+from types import NoneType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -123,23 +124,29 @@ class Module:
         """Make `value` an attribute that is part of the state, but not learnt."""
         if hasattr(self, name):
             raise KeyError(f"{type(self).__name__}: attribute {name!r} already exists")
+        self._check_buffer(name, value)
         self._buffers = (*self._buffers, name)
         setattr(self, name, value)
 
     def __setattr__(self, name: str, value: object) -> None:
         # As in torch: an array assigned over a parameter would silently stop its training.
-        if value is not None:
-            if isinstance(vars(self).get(name), Parameter) and not isinstance(value, Parameter):
-                raise TypeError(
-                    f"{type(self).__name__}.{name} is a Parameter, got {type(value).__name__}; "
-                    f"assign its values with .{name}.data[...] = values"
-                )
-            if name in self._buffers and not isinstance(value, np.ndarray):
-                raise TypeError(
-                    f"{type(self).__name__}.{name} is a buffer: expected an ndarray or None, "
-                    f"got {type(value).__name__}"
-                )
+        if isinstance(vars(self).get(name), Parameter) and not isinstance(
+            value, Parameter | NoneType
+        ):
+            raise TypeError(
+                f"{type(self).__name__}.{name} is a Parameter, got {type(value).__name__}; "
+                f"assign its values with .{name}.data[...] = values"
+            )
+        if name in self._buffers:
+            self._check_buffer(name, value)
         super().__setattr__(name, value)
+
+    def _check_buffer(self, name: str, value: object) -> None:
+        if value is not None and not isinstance(value, np.ndarray):
+            raise TypeError(
+                f"{type(self).__name__}.{name} is a buffer: expected an ndarray or None, "
+                f"got {type(value).__name__}"
+            )
 
     def named_children(self) -> Iterator[tuple[str, "Module"]]:
         """Yield the direct submodules by attribute name, a shared one once."""
@@ -281,13 +288,12 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        children = [
-            f"  ({name}): " + repr(child).replace("\n", "\n  ")
-            for name, child in self._submodules()
-        ]
-        if not children:
-            return f"{type(self).__name__}({self.extra_repr()})"
-        return "\n".join([f"{type(self).__name__}(", *children, ")"])
+        name, lines = type(self).__name__, self.extra_repr().splitlines()
+        children = [f"({child}): {module!r}" for child, module in self._submodules()]
+        if not children and len(lines) <= 1:
+            return f"{name}({''.join(lines)})"
+        body = "\n".join(lines + children).replace("\n", "\n  ")
+        return f"{name}(\n  {body}\n)"
 
 
 def _join(prefix: str, name: str) -> str:

@@ -16,6 +16,19 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
+def numbers(value: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
+    """Return `value` as an array of numbers of this shape, or raise ValueError."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's bfloat16, ragged lists
+        raise ValueError(f"expected an array, got {type(value).__name__} ({error})") from error
+    if array.shape != shape:
+        raise ValueError(f"expected shape {shape}, got {array.shape}")
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"expected numbers, got dtype {array.dtype}")
+    return array
+
+
 @np.errstate(all="ignore")
 def load_state(
     who: str, mine: Mapping[str, np.ndarray], state: Mapping[str, ArrayLike], strict: bool
@@ -35,15 +48,9 @@ def load_state(
     values = {}
     for key in mine.keys() & state.keys():
         try:
-            value = np.asarray(state[key])
-        except (TypeError, ValueError, RuntimeError) as error:
-            problems.append(f"{key!r} cannot be read as an array ({error})")
-            continue
-        if value.shape != mine[key].shape:
-            problems.append(f"{key!r}: expected shape {mine[key].shape}, got {value.shape}")
-        elif value.dtype.kind not in "fiu":
-            problems.append(f"{key!r}: expected numbers, got dtype {value.dtype}")
-        values[key] = value
+            values[key] = numbers(state[key], mine[key].shape)
+        except ValueError as error:
+            problems.append(f"{key!r}: {error}")
     if problems:
         raise StateDictError(f"{who}.load_state_dict: " + "; ".join(sorted(problems)))
     for key, value in values.items():
