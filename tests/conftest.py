@@ -1,0 +1,19 @@
+"""Hypothesis profiles, and one thread for each of the two numerical libraries."""
+
+import os
+
+import pytest
+import threadpoolctl
+import torch
+from hypothesis import settings
+
+pytest.register_assert_rewrite("helpers", "layer_contract")
+
+# HYPOTHESIS_PROFILE=nightly pytest ...
+for profile, max_examples in {"dev": 20, "ci": 200, "nightly": 4000}.items():
+    settings.register_profile(profile, max_examples=max_examples, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+# The arrays are tiny, and the thread pools of torch and OpenBLAS would wait for each other.
+torch.set_num_threads(1)
+threadpoolctl.threadpool_limits(1)

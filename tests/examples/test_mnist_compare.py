@@ -1,0 +1,202 @@
+"""The example as its users run it: the command line, its files, and its errors."""
+
+import json
+import math
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import mnist_compare
+import numpy as np
+import pytest
+
+from npbn import torch_reference
+from npbn.data import write_idx
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "examples" / "mnist_compare.py"
+QUICK = ["--epochs", "1", "--hidden-dim", "16"]
+TESTS = {"batchnorm_train_mode", "batchnorm_eval_mode", "plain_eval_mode"}
+
+
+class Result(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def main(capsys):
+    """Run the program in this process: quick, where no fresh interpreter is needed."""
+
+    def run_main(*arguments):
+        try:
+            status = mnist_compare.main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse
+            status = stop.code
+        return Result(status, *capsys.readouterr())
+
+    return run_main
+
+
+def run(*arguments, before=""):
+    """Run the script in an interpreter of its own, after the statements of `before`."""
+    program = (
+        f"{before}\nimport runpy, sys\nsys.argv[0] = {str(SCRIPT)!r}\n"
+        f"sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
+        f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    )
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+def assert_one_line_error(result, *words):
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert all(word in last for word in words), last
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    out = tmp_path_factory.mktemp("compared")
+    return run(*QUICK, "--dtype", "float64", "--out", out), out
+
+
+def test_it_succeeds_and_shows_both_libraries(compared):
+    result, _ = compared
+    assert result.returncode == 0, result.stderr
+    for expected in ("with BatchNorm", "without BatchNorm", "samples/s", "running stats"):
+        assert expected in result.stdout
+    assert result.stderr == "", "no progress bar where the output is no terminal"
+
+
+def test_results_hold_every_key_and_float64_agrees(compared):
+    _, out = compared
+    found = json.loads((out / "results.json").read_text())
+    assert found.keys() == {
+        "dataset",
+        "dtype",
+        "epochs",
+        "max_abs_diff",
+        "test_accuracy",
+        "seconds",
+        "losses",
+    }
+    assert (found["dtype"], found["epochs"]) == ("float64", 1)
+    assert found["max_abs_diff"].keys() == {"logits", "gradients", "parameters", "running_stats"}
+    assert 0 < max(found["max_abs_diff"].values()) < 1e-9
+    for library in ("npbn", "torch"):
+        assert found["test_accuracy"][library].keys() == TESTS
+        assert found["seconds"][library] > 0
+    assert found["test_accuracy"]["npbn"] == found["test_accuracy"]["torch"]
+    for network in ("batchnorm", "plain"):
+        losses = [found["losses"][library][network] for library in ("npbn", "torch")]
+        np.testing.assert_allclose(losses[0], losses[1], rtol=1e-12)
+
+
+def test_the_pictures_are_written(compared):
+    _, out = compared
+    for name in ("losses.png", "agreement.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_torch_npbn_trains_alone_and_says_so(tmp_path):
+    before = "import sys, importlib.util as u\nfind = u.find_spec\n"
+    before += "u.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)\n"
+    before += "sys.modules['torch'] = None  # importing it is an error"
+    result = run(*QUICK, "--out", tmp_path, before=before)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("PyTorch is not installed") == 1
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["test_accuracy"]["torch"] == dict.fromkeys(TESTS)
+    assert found["seconds"]["torch"] is None
+    assert found["max_abs_diff"]["logits"] is None
+    assert not (tmp_path / "agreement.png").exists()
+
+
+@pytest.mark.parametrize("difference", [1e-8, math.nan])
+def test_a_difference_beyond_the_limit_fails_in_float64(main, monkeypatch, tmp_path, difference):
+    found = dict.fromkeys(["gradients", "parameters", "running_stats"], difference)
+    monkeypatch.setattr(torch_reference, "max_abs_diff", lambda *_: found)
+    result = main(*QUICK, "--dtype", "float64", "--out", tmp_path)
+    assert result.returncode == 1
+    assert "NOT below" in result.stdout
+
+
+def test_a_run_that_diverges_gives_valid_json(main, tmp_path):
+    result = main(*QUICK, "--no-torch", "--lr", "1e30", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    text = (tmp_path / "results.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["losses"]["npbn"]["plain"] == [None]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data", "nowhere"], ["nowhere", "train-images-idx3-ubyte"]),
+        (["--batch-size", "1"], ["batch", "one", "BatchNorm"]),
+        (["--batch-size", "3999"], ["batch", "one", "BatchNorm"]),
+        (["--out", ROOT / "LICENSE"], ["LICENSE"]),
+        (["--out", ROOT / "LICENSE" / "x"], ["LICENSE"]),
+        (["--epochs", "0"], ["--epochs", "above 0"]),
+        (["--lr", "nan"], ["--lr", "above 0"]),
+        (["--dtype", "int8"], ["--dtype"]),
+        (["--download"], ["--data"]),
+    ],
+)
+def test_bad_arguments_give_one_line(main, monkeypatch, tmp_path, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    assert_one_line_error(main("--no-torch", *arguments), *words)
+
+
+def test_a_truncated_data_file_gives_one_line(main, tmp_path):
+    for half in ("train", "t10k"):
+        write_idx(tmp_path / f"{half}-images-idx3-ubyte", np.zeros((4, 2, 2), np.uint8))
+        write_idx(tmp_path / f"{half}-labels-idx1-ubyte", np.zeros(4, np.uint8))
+    broken = tmp_path / "train-images-idx3-ubyte"
+    os.truncate(broken, broken.stat().st_size - 1)
+    result = main("--no-torch", "--data", tmp_path, "--out", tmp_path / "out")
+    assert_one_line_error(result, str(broken))
+
+
+def test_a_missing_package_gives_one_line_that_says_what_to_install():
+    result = run(before="import sys; sys.modules['tqdm'] = None")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "tqdm" in result.stderr
+    assert "pip install" in result.stderr
+
+
+def test_progress_appears_on_a_terminal(tmp_path):
+    pty = pytest.importorskip("pty", reason="no pseudo-terminals on this system")
+    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    command = [sys.executable, str(SCRIPT), *QUICK, "--no-torch", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=slave, stderr=slave, cwd=ROOT)
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            part = os.read(master, 65536)
+        except OSError:  # Linux reports the end of a pseudo-terminal so
+            break
+        if not part:
+            break
+        shown += part
+    os.close(master)
+    assert process.wait() == 0
+    assert b"step/s" in shown
+
+
+def test_per_epoch_numbers_are_numbers(compared):
+    result, _ = compared
+    rows = [line.split() for line in result.stdout.splitlines() if line.strip()[:2] == "1 "]
+    assert len(rows) == 2
+    for row in rows:
+        assert all(math.isfinite(float(cell)) for cell in row if cell != "-")

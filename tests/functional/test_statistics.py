@@ -1,0 +1,129 @@
+"""Statistics of a batch against exact (rational) arithmetic."""
+
+from functools import reduce
+
+import numpy as np
+import pytest
+from helpers import (
+    assert_same_bits,
+    assert_within,
+    batch_shapes,
+    channels_last,
+    exact_statistics,
+    quantum,
+    rngs,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from npbn.functional import BatchStatistics, measure
+
+EPS = np.finfo(np.float64).eps
+DTYPES = [np.float16, np.float32, np.float64]
+
+
+def assert_exact(statistics, x, merges=0):
+    """Compare with exact arithmetic, for n values of magnitude up to M.
+
+    The first mean is off by n eps M; the second finds that, so that the mean is left with its own
+    rounding and n eps of the mean deviation. m2 has n roundings, and deviations that are off by
+    n eps² M (from rounding what the first mean missed). A merge rounds both means first, by
+    eps M each, which enters m2 with Σ|deviation|.
+    """
+    count, mean, m2 = exact_statistics(x)
+    rows = channels_last(x).astype(np.float64)
+    largest = np.abs(rows).max(axis=0)
+    spread = np.abs(rows - mean).sum(axis=0)
+    n = count + 8 * (1 + merges)
+    missed = (n * EPS + 4 * merges) * EPS * largest
+    mean_bound = 2 * EPS * (1 + merges) * np.abs(mean) + n * EPS * (spread / count + missed)
+    m2_bound = n * EPS * m2 + 2 * missed * spread + n * quantum(np.float64)
+    assert statistics.count == count
+    assert_within(statistics.mean, mean, mean_bound, "mean")
+    assert_within(statistics.m2, m2, m2_bound, "m2")
+
+
+@given(
+    hnp.arrays(
+        np.float64,
+        batch_shapes((2, 3, 4, 5)),
+        elements=st.floats(-1e6, 1e6, allow_subnormal=False),
+    )
+)
+def test_statistics_of_any_values_are_exact_to_rounding(x):
+    assert_exact(measure(x), x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(rng=rngs(), shape=batch_shapes((2, 3, 4)), scale=st.sampled_from([1e-6, 1e-3, 1, 1e3]))
+def test_every_float_dtype_is_measured_in_float64(dtype, rng, shape, scale):
+    x = (rng.normal(1, 1, shape) * scale).astype(dtype)
+    statistics = measure(x)
+    assert statistics.mean.dtype == statistics.m2.dtype == np.float64
+    assert_exact(statistics, x)
+
+
+@given(rngs(), batch_shapes((2, 3)), st.sampled_from([-1.0, 1.0]))
+def test_a_mean_a_million_times_the_deviation_costs_no_digits(rng, shape, sign):
+    x = sign * (1e6 + rng.normal(size=shape))
+    assert_exact(measure(x), x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(data=st.data(), count=st.integers(1, 300))
+def test_equal_values_have_exactly_their_mean_and_m2_zero(dtype, data, count):
+    finite = st.floats(width=np.finfo(dtype).bits, allow_nan=False, allow_infinity=False)
+    constant = data.draw(finite)
+    statistics = measure(np.full((count, 2), constant, dtype))
+    np.testing.assert_array_equal(statistics.mean, constant)
+    np.testing.assert_array_equal(statistics.m2, 0)
+
+
+@given(rngs(), batch_shapes((2, 3)), st.integers(1, 5), st.sampled_from([0.0, 3.0, 1e6]))
+def test_parts_merged_in_any_split_and_order_are_the_whole(rng, shape, parts, mean):
+    x = rng.normal(mean, 1, shape)
+    part_of = rng.integers(parts, size=len(x))  # some may be empty
+    waiting = [measure(x[part_of == part]) for part in range(parts)]
+    while len(waiting) > 1:
+        first, second = (waiting.pop(rng.integers(len(waiting))) for _ in range(2))
+        waiting.append(first.merge(second))
+    assert_exact(waiting[0], x, merges=parts - 1)
+
+
+@given(rngs(), batch_shapes(), st.booleans())
+def test_merging_with_an_empty_batch_changes_nothing(rng, shape, empty_first):
+    x = rng.normal(size=shape)
+    parts = [measure(x), measure(x[:0])]
+    merged = reduce(BatchStatistics.merge, parts[::-1] if empty_first else parts)
+    for actual, expected in zip(merged, parts[0], strict=True):
+        assert_same_bits(actual, expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (0, 3, 2), (4, 3, 0)])
+def test_an_empty_batch_has_count_zero_and_finite_statistics(shape):
+    statistics = measure(np.zeros(shape))
+    assert statistics.count == 0
+    for values in (statistics.mean, statistics.m2, statistics.var, statistics.unbiased_var):
+        np.testing.assert_array_equal(values, np.zeros(3))
+
+
+@given(rngs(), batch_shapes())
+def test_var_is_biased_and_unbiased_var_is_not(rng, shape):
+    statistics = measure(rng.normal(size=shape))
+    count, _, m2 = statistics
+    assert_within(statistics.var, m2 / count, EPS * m2 / count)
+    assert_within(statistics.unbiased_var, m2 / (count - 1), EPS * m2 / (count - 1))
+
+
+@given(rngs(), batch_shapes((2, 3)))
+def test_measuring_and_merging_change_nothing_and_share_no_memory_with_the_batch(rng, shape):
+    x = rng.normal(size=shape)
+    before = x.copy()
+    statistics = measure(x)
+    mean, m2 = statistics.mean.copy(), statistics.m2.copy()
+    statistics.merge(measure(x[:1]))
+    assert_same_bits(x, before)
+    assert_same_bits(statistics.mean, mean)
+    assert_same_bits(statistics.m2, m2)
+    assert not any(np.shares_memory(values, x) for values in statistics[1:])
