@@ -177,7 +177,8 @@ def download_mnist(root: str | Path) -> None:
     try:
         torchvision_mnist(root, download=True)
     except (OSError, RuntimeError) as error:
-        raise DataError(f"MNIST could not be downloaded into {root}: {error}") from error
+        reason = " ".join(str(error).split())  # torchvision's has a line for every mirror
+        raise DataError(f"MNIST could not be downloaded into {root}: {reason}") from error
 
 
 def _import_torchvision() -> Any:

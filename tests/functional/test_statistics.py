@@ -64,9 +64,10 @@ def test_every_float_dtype_is_measured_in_float64(dtype, rng, shape, scale):
     assert_exact(statistics, x)
 
 
-@given(rngs(), batch_shapes((2, 3)), st.sampled_from([-1.0, 1.0]))
-def test_a_mean_a_million_times_the_deviation_costs_no_digits(rng, shape, sign):
-    x = sign * (1e6 + rng.normal(size=shape))
+@pytest.mark.parametrize("mean", [1e6, -1e9, 1e12])
+@given(rng=rngs(), shape=batch_shapes((2, 3)))
+def test_a_mean_far_above_the_deviation_costs_no_digits(mean, rng, shape):
+    x = rng.normal(mean, 1, shape)
     assert_exact(measure(x), x)
 
 
