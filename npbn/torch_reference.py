@@ -55,12 +55,13 @@ class MLP(nn.Module):
         bias = not use_batch_norm
         self.use_batch_norm = use_batch_norm
         self.fc1 = nn.Linear(input_size, hidden_dim, bias=bias, dtype=dtype)
-        self.fc2 = nn.Linear(hidden_dim, hidden_dim, bias=bias, dtype=dtype)
-        self.fc3 = nn.Linear(hidden_dim, output_size, dtype=dtype)
-        self.relu = nn.ReLU()
         if use_batch_norm:
             self.batch_norm1 = nn.BatchNorm1d(hidden_dim, dtype=dtype)
+        self.relu = nn.ReLU()
+        self.fc2 = nn.Linear(hidden_dim, hidden_dim, bias=bias, dtype=dtype)
+        if use_batch_norm:
             self.batch_norm2 = nn.BatchNorm1d(hidden_dim, dtype=dtype)
+        self.fc3 = nn.Linear(hidden_dim, output_size, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits (N, output_size) of inputs (N, input_size)."""

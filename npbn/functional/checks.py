@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from npbn.errors import DtypeError, ShapeError
+from npbn.errors import BatchSizeError, DtypeError, ShapeError
 
 FLOAT_DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 
@@ -40,3 +40,72 @@ def same_shape(who: str, x: np.ndarray, shape: tuple[int, ...], what: str) -> No
     """Raise ShapeError unless `x` has exactly this shape."""
     if x.shape != shape:
         raise ShapeError(f"{who}: expected {what} of shape {shape}, got {x.shape}")
+
+
+def check_batch_norm(
+    who: str,
+    x: np.ndarray,
+    num_features: int,
+    vectors: dict[str, np.ndarray | None],
+    training: bool,
+    eps: float,
+) -> None:
+    """Raise unless the arguments of :func:`batch_norm_forward` fit together.
+
+    Parameters
+    ----------
+    who : str
+        The function or layer, for the message.
+    x : ndarray
+    num_features : int
+        C, the number of channels expected along axis 1.
+    vectors : dict
+        The per-channel arrays by name: running_mean, running_var, weight, bias.
+    training : bool
+        Whether the batch's statistics will normalise.
+    eps : float
+
+    Raises
+    ------
+    ShapeError
+        Wrong channel count of `x`, or a per-channel array that is not ``(C,)``.
+    DtypeError
+        Not float, or of another dtype than the per-channel arrays (float16 beside
+        float32 is allowed).
+    BatchSizeError
+        One value per channel in training: its variance is 0, whatever it is.
+    ValueError
+        `eps`, or missing running statistics.
+    """
+    float_array(who, x)
+    if x.shape[1] != num_features:
+        raise ShapeError(f"{who}: expected {num_features} channels along axis 1, got {x.shape}")
+    given = {name: array for name, array in vectors.items() if array is not None}
+    for name, array in given.items():
+        if array.shape != (num_features,):
+            raise ShapeError(
+                f"{who}: expected {name} of shape ({num_features},), got {array.shape}"
+            )
+    if ("running_mean" in given) != ("running_var" in given):
+        raise ValueError(f"{who}: running_mean and running_var go together, got only one of them")
+    dtypes = {array.dtype for array in given.values()}
+    mixed_precision = x.dtype == np.float16 and dtypes == {np.dtype(np.float32)}
+    if dtypes - {x.dtype} and not mixed_precision:
+        found = ", ".join(f"{name} {array.dtype}" for name, array in given.items())
+        raise DtypeError(
+            f"{who}: input is {x.dtype} but {found}; convert the input with x.astype(...), "
+            "or the network with net.float() or net.double() "
+            "(float16 input with float32 parameters is the one mixture allowed)"
+        )
+    if training and x.size == num_features > 0:
+        raise BatchSizeError(
+            f"{who}: Expected more than 1 value per channel when training, got input of shape "
+            f"{x.shape}; if it is the last batch of an epoch, DataLoader(..., drop_last=True) "
+            "leaves it out"
+        )
+    if training and not eps > 0:
+        raise ValueError(f"{who}: expected eps > 0 in training, got {eps}")
+    if not training and not eps >= 0:
+        raise ValueError(f"{who}: expected eps >= 0, got {eps}")
+    if not training and "running_mean" not in given:
+        raise ValueError(f"{who}: running_mean and running_var are needed in evaluation, got None")

@@ -1,5 +1,6 @@
 """The statistics of a batch, per channel: measured, and merged."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -73,28 +74,86 @@ class BatchStatistics(NamedTuple):
 
 @np.errstate(all="ignore")
 def measure(x: np.ndarray) -> BatchStatistics:
-    """Return the statistics of a batch of shape ``(N, C, ...)``."""
+    """Return the statistics of a batch of shape ``(N, C, ...)``, computed in float64."""
     return centre(x)[1]
 
 
 def centre(x: np.ndarray) -> tuple[np.ndarray, BatchStatistics]:
-    """Return x − mean in float64 and the statistics of the batch.
+    """Return x − mean in float64 and the statistics of the batch: slow and exact.
 
     The mean is taken twice: the first is rounded, and what it misses shows as the mean of
     the deviations, which are small numbers and have digits to spare.
     """
-    axes = channel_axes(x.ndim)
     count = x.size // x.shape[1] if x.size else 0
     if count == 0:
         nothing = np.zeros(x.shape[1])
         return x.astype(np.float64), BatchStatistics(0, nothing, nothing.copy())
+    wide = x.astype(np.float64)
+    axes = channel_axes(x.ndim)
     # Rounding may carry the mean of equal values past them; between the extremes it is exact.
-    first_mean = np.clip(
-        x.mean(axes, dtype=np.float64), x.min(axes).astype(np.float64), x.max(axes)
-    )
-    deviation = x - per_channel(first_mean, x.ndim)
-    missed = deviation.mean(axes)
-    deviation -= per_channel(missed, x.ndim)
+    first_mean = np.clip(channel_sums(wide) / count, wide.min(axes), wide.max(axes))
+    shift = per_channel(first_mean, x.ndim)
+    deviation = wide - shift
+    if x.dtype == np.float64:
+        lost, sums = _lost_in_difference(wide, shift, deviation), _exact_sums
+    else:  # float64 has the digits
+        lost, sums = np.zeros_like(wide), channel_sums
+    missed = (sums(deviation) + sums(lost)) / count
+    m2 = sums(np.square(deviation)) + 2 * sums(deviation * lost) - count * np.square(missed)
     # An infinite value leaves no deviation to average: the mean is then the first one.
     mean = first_mean + np.where(np.isfinite(missed), missed, 0)
-    return deviation, BatchStatistics(count, mean, np.square(deviation).sum(axes))
+    deviation -= per_channel(missed, x.ndim)
+    deviation += lost
+    return deviation, BatchStatistics(count, mean, np.maximum(m2, 0))
+
+
+def _lost_in_difference(a: np.ndarray, b: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """Return a − b − difference, the rounding error of a − b, exactly (Knuth's TwoSum)."""
+    virtual = difference - a
+    return (a - (difference - virtual)) - (b + virtual)
+
+
+def _exact_sums(x: np.ndarray) -> np.ndarray:
+    """Sum over all axes but 1, each sum rounded once, where none of it is out of range."""
+    columns = np.moveaxis(x, 1, 0).reshape(x.shape[1], -1)
+    magnitudes = np.abs(columns).max(axis=1)
+    return np.array(
+        [
+            math.fsum(column) if magnitude < 1e290 else column.sum()
+            for column, magnitude in zip(columns, magnitudes, strict=True)
+        ]
+    )
+
+
+# Values that one partial sum spans before float64 takes over: a sum of k values loses up to
+# (k − 1) / 2 eps. With 8 that is 3.5 eps, and (256, 256) sums in 9.8 µs; with 64, 31.5 eps
+# and 6.4 µs (one thread, OpenBLAS, where np.add.reduce in float64 takes 21.9 µs).
+PARTIAL = 8
+WIDTH = 256  # columns that make a matrix product worth its call; fewer channels stand side by side
+
+
+def channel_sums(x: np.ndarray) -> np.ndarray:
+    """Sum a C-contiguous ``(N, C, ...)`` array over all axes but 1, into (C,) float64.
+
+    Of (N, C), partial sums of :data:`PARTIAL` rows are taken in x's dtype and summed in
+    float64. With more axes NumPy sums those by pairs, in x's dtype, and float64 takes over.
+    """
+    if x.ndim > 2:
+        x = np.add.reduce(x, axis=channel_axes(x.ndim)[1:]).astype(np.float64)
+    channels = x.shape[1]
+    together = max(1, WIDTH // max(channels, 1))  # rows that stand side by side
+    group = together * PARTIAL
+    whole = len(x) - len(x) % group
+    if whole == 0:
+        return _sum_rows(x)
+    groups = x[:whole].reshape(whole // group, PARTIAL, together * channels)
+    sums = _sum_rows(np.matmul(np.ones(PARTIAL, x.dtype), groups))
+    if together > 1:
+        sums = _sum_rows(sums.reshape(together, channels))
+    return sums if whole == len(x) else sums + _sum_rows(x[whole:])
+
+
+def _sum_rows(rows: np.ndarray) -> np.ndarray:
+    if rows.dtype == np.float64:  # side by side in memory NumPy adds them by pairs
+        return np.add.reduce(np.ascontiguousarray(rows.T), axis=1)
+    return np.add.reduce(rows, axis=0, dtype=np.float64)

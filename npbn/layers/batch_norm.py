@@ -7,13 +7,12 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from npbn.errors import ShapeError
 from npbn.functional.batch_norm import (
-    BatchNormCache,
     batch_norm_backward,
     batch_norm_forward,
-    check_batch_norm,
     updated_running_statistics,
 )
-from npbn.functional.checks import float_dtype
+from npbn.functional.batch_norm_exact import BatchNormCache
+from npbn.functional.checks import check_batch_norm, float_dtype
 from npbn.functional.statistics import BatchStatistics
 from npbn.layers.module import Module
 from npbn.layers.parameter import Parameter
@@ -107,7 +106,7 @@ class _BatchNorm(Module):
         if self.weight is not None:
             self.weight.accumulate(grad_weight)
         if self.bias is not None:
-            self.bias.accumulate(grad_bias)
+            self.bias.accumulate(grad_bias.astype(self.bias.dtype, copy=False))
         return grad_input
 
     def extra_repr(self) -> str:
