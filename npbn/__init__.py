@@ -4,6 +4,8 @@ from npbn import data, errors, functional, init
 from npbn.data import ArrayDataset, DataLoader
 from npbn.layers import (
     BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
     CrossEntropyLoss,
     Flatten,
     Identity,
@@ -26,6 +28,8 @@ __all__ = [
     "SGD",
     "ArrayDataset",
     "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
     "CrossEntropyLoss",
     "DataLoader",
     "Evaluation",

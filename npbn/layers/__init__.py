@@ -1,7 +1,7 @@
 """Stateful layers over the kernels of :mod:`npbn.functional`, one short file each."""
 
 from npbn.layers.activation import ReLU, Sigmoid
-from npbn.layers.batch_norm import BatchNorm1d
+from npbn.layers.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from npbn.layers.container import Sequential
 from npbn.layers.linear import Linear
 from npbn.layers.loss import CrossEntropyLoss, MSELoss
@@ -11,6 +11,8 @@ from npbn.layers.shape import Flatten, Identity
 
 __all__ = [
     "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
     "CrossEntropyLoss",
     "Flatten",
     "Identity",

@@ -178,3 +178,21 @@ class BatchNorm1d(_BatchNorm):
     """
 
     input_shapes: ClassVar[dict[int, str]] = {2: "(N, C)", 3: "(N, C, L)"}
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch normalisation of (N, C, H, W) inputs, over N, H and W; torch's ``nn.BatchNorm2d``.
+
+    Arguments, attributes and errors are :class:`BatchNorm1d`'s.
+    """
+
+    input_shapes: ClassVar[dict[int, str]] = {4: "(N, C, H, W)"}
+
+
+class BatchNorm3d(_BatchNorm):
+    """Batch normalisation of (N, C, D, H, W) inputs, over all but C; torch's ``nn.BatchNorm3d``.
+
+    Arguments, attributes and errors are :class:`BatchNorm1d`'s.
+    """
+
+    input_shapes: ClassVar[dict[int, str]] = {5: "(N, C, D, H, W)"}
