@@ -1,0 +1,68 @@
+"""One BatchNorm to check: how it is set up, and the steps it takes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+FLOAT32 = np.dtype(np.float32)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a BatchNorm starts out.
+
+    Attributes
+    ----------
+    num_features : int
+        C.
+    eps : float
+    momentum : float or None
+        Weight of the new value in the running statistics; None is the plain average.
+    weight, bias : ndarray, shape (C,), or None
+    running_mean, running_var : ndarray, shape (C,), or None
+        Both None: nothing is tracked, and the batch normalises in evaluation too.
+    num_batches_tracked : int
+        Batches seen so far; it matters where `momentum` is None.
+    dtype : numpy.dtype
+        Of all these arrays.
+    """
+
+    num_features: int
+    eps: float = 1e-5
+    momentum: float | None = 0.1
+    weight: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    running_mean: np.ndarray | None = None
+    running_var: np.ndarray | None = None
+    num_batches_tracked: int = 0
+    dtype: np.dtype = FLOAT32
+
+    @property
+    def tracks(self) -> bool:
+        """Whether there are running statistics."""
+        return self.running_mean is not None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One forward pass and, perhaps, its backward pass.
+
+    Attributes
+    ----------
+    x : ndarray, shape (N, C, ...)
+    training : bool
+    grad_output : ndarray, shape and dtype of x, or None
+        Upstream gradient; None goes forward alone.
+    """
+
+    x: np.ndarray
+    training: bool
+    grad_output: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A BatchNorm and the steps it takes, one after the other."""
+
+    setup: Setup
+    steps: tuple[Step, ...]

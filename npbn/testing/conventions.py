@@ -1,0 +1,297 @@
+"""Where frameworks differ on BatchNorm, as data, and conversions between them.
+
+All normalise by the biased variance Σ (x − mean)² / n, and all average the running
+statistics exponentially. They differ in what *momentum* weighs (the new value or the old
+one), in which variance they *store* (biased, or unbiased: · n / (n − 1)), and in the
+defaults. :data:`CONVENTIONS` has each with its source.
+
+For inference alone convert nothing: the same stored numbers with the same eps give the same
+output everywhere. Conversions are for training on, and for comparing what training stored.
+"""
+
+import operator
+from dataclasses import dataclass
+from fractions import Fraction
+from numbers import Real
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How a framework's BatchNorm reads its arguments and keeps its statistics.
+
+    Attributes
+    ----------
+    name : str
+        As people write it.
+    momentum_weighs : {"new", "old"}
+        The value that `momentum` is the weight of: ``running = momentum · new +
+        (1 − momentum) · running``, or the other way round.
+    normalises_by : {"biased", "unbiased"}
+        The variance under the root in training.
+    stores : {"biased", "unbiased"}
+        The variance that is averaged into the running variance.
+    eps, momentum : float or None
+        Defaults; None where the caller has to say.
+    cumulative : bool
+        Whether momentum None is taken, for the plain average of all batches.
+    source : str
+        Where the framework says so.
+    note : str
+        What the rest does not say.
+    """
+
+    name: str
+    momentum_weighs: Literal["new", "old"]
+    normalises_by: Literal["biased", "unbiased"]
+    stores: Literal["biased", "unbiased"]
+    eps: float | None
+    momentum: float | None
+    cumulative: bool
+    source: str
+    note: str = ""
+
+
+CONVENTIONS: dict[str, Convention] = {
+    "pytorch": Convention(
+        "PyTorch torch.nn.BatchNormNd",
+        momentum_weighs="new",
+        normalises_by="biased",
+        stores="unbiased",
+        eps=1e-5,
+        momentum=0.1,
+        cumulative=True,
+        source="PyTorch documentation, torch.nn.BatchNorm1d: description, note and parameters",
+        note="Evaluation with track_running_stats=False normalises by the batch.",
+    ),
+    "onnx": Convention(
+        "ONNX BatchNormalization, opset 15",
+        momentum_weighs="old",
+        normalises_by="biased",
+        stores="biased",
+        eps=1e-5,
+        momentum=0.9,
+        cumulative=False,
+        source="ONNX Operators, BatchNormalization-15: summary ('ReduceVar refers to the "
+        "population variance') and attributes",
+        note="The running statistics are outputs, and only of training_mode=1.",
+    ),
+    "keras": Convention(
+        "Keras keras.layers.BatchNormalization",
+        momentum_weighs="old",
+        normalises_by="biased",
+        stores="biased",
+        eps=1e-3,
+        momentum=0.99,
+        cumulative=False,
+        source="Keras API documentation, BatchNormalization layer: 'During training', "
+        "moving_mean and moving_var; keras.ops.moments for the variance",
+        note="Keras 3, and tf.keras with fused=False. TensorFlow's fused kernel stores the "
+        "unbiased variance: see 'tensorflow_fused'.",
+    ),
+    "tensorflow_fused": Convention(
+        "tf.keras.layers.BatchNormalization of Keras 2 through TensorFlow's fused kernel",
+        momentum_weighs="old",
+        normalises_by="biased",
+        stores="unbiased",
+        eps=1e-3,
+        momentum=0.99,
+        cumulative=False,
+        source="TensorFlow source, core/kernels/fused_batch_norm_op.cc, rest_size_adjust "
+        "('Bessel's correction'); tensorflow/tensorflow issue 55545, keras-team/keras "
+        "pull request 9028",
+        note="fused=None takes this kernel wherever it can, on CPU and GPU alike, so that "
+        "inputs (N, H, W, C) and (N, C) of one model may store different variances. One value "
+        "per channel is multiplied by 1 on the CPU and gives NaN on the GPU.",
+    ),
+    "flax": Convention(
+        "JAX/Flax flax.linen.BatchNorm",
+        momentum_weighs="old",
+        normalises_by="biased",
+        stores="biased",
+        eps=1e-5,
+        momentum=0.99,
+        cumulative=False,
+        source="Flax API reference, flax.linen.BatchNorm: momentum, 'decay rate for the "
+        "exponential moving average of the batch statistics', and use_fast_variance",
+        note="use_fast_variance=True, the default, computes E[x²] - E[x]², clipped at 0, which "
+        "loses the variance's digits when |mean| is large against the standard deviation.",
+    ),
+    "cudnn": Convention(
+        "cuDNN cudnnBatchNormalizationForwardTraining",
+        momentum_weighs="new",
+        normalises_by="biased",
+        stores="unbiased",
+        eps=None,
+        momentum=None,
+        cumulative=False,
+        source="cuDNN API reference and cudnn.h, cudnnBatchNormalizationForwardTraining: "
+        "exponentialAverageFactor; that the variance is unbiased is not written there but "
+        "measured: apache/mxnet issue 21111, tensorflow/tensorflow pull request 40338",
+        note="momentum is exponentialAverageFactor and given at each call: 1 at the first, "
+        "1 / (1 + k) after k earlier ones for the plain average. epsilon has to reach "
+        "CUDNN_BN_MIN_EPSILON, 1e-5 in older headers and 0 in newer ones.",
+    ),
+}
+
+
+def convert_momentum(
+    momentum: float | None, source: str | Convention, target: str | Convention
+) -> float | None:
+    """Return the momentum that gives the target what `momentum` gives the source.
+
+    Parameters
+    ----------
+    momentum : float or None
+        In [0, 1]; None is the plain average of all batches.
+    source, target : str or Convention
+        A key of :data:`CONVENTIONS`, or a convention of your own.
+
+    Returns
+    -------
+    float or None
+        `momentum`, or 1 − `momentum` taken of its decimal digits: 0.99 gives 0.01, not
+        0.010000000000000009.
+
+    Raises
+    ------
+    ValueError
+        On a momentum outside [0, 1] (it is no weight of an average), on None where one of
+        the two frameworks has no such option, and on an unknown name.
+    TypeError
+        On a momentum that is no number.
+
+    Examples
+    --------
+    >>> convert_momentum(0.1, "pytorch", "keras")
+    0.9
+    """
+    source, target = _convention(source), _convention(target)
+    if momentum is None:
+        for side in (source, target):
+            if not side.cumulative:
+                raise ValueError(
+                    f"momentum=None, the plain average of all batches, is unknown to {side.name}: "
+                    "convert 1 / t for the t-th batch instead, a new value at each step"
+                )
+        return None
+    if not isinstance(momentum, Real) or isinstance(momentum, bool):
+        raise TypeError(f"expected momentum to be a number or None, got {momentum!r}")
+    momentum = float(momentum)
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"expected momentum in [0, 1], the weight of an average, got {momentum}")
+    if source.momentum_weighs == target.momentum_weighs:
+        return momentum
+    return float(1 - Fraction(repr(momentum)))
+
+
+def convert_running_var(
+    running_var: ArrayLike,
+    count: int | None,
+    source: str | Convention,
+    target: str | Convention,
+    *,
+    initial: ArrayLike = 0.0,
+) -> np.ndarray:
+    """Return the running variance that the target would have stored.
+
+    With n = `count`, an unbiased variance is n / (n − 1) times the biased one, and so is an
+    average of unbiased ones, whatever the momentum, **if n was the same in every batch** that
+    was averaged. With batches of different sizes each has its own factor and the average no
+    longer tells them apart: the result is then as good as n is typical.
+
+    The average also holds what is left of the value it began with (1, in all of these
+    frameworks), which is the variance of no batch and is never multiplied. That is
+    ``(1 − w)^steps`` with w the weight of the new value: nothing after a few hundred batches,
+    nothing with momentum None. Given as `initial`, it is left alone, and the conversion is
+    exact, but for rounding, from the first step on.
+
+    Parameters
+    ----------
+    running_var : array_like
+        What the source stored.
+    count : int or None
+        n: the values per channel of a batch, N · L or N · H · W; at least 2. None will do
+        where both store the same.
+    source, target : str or Convention
+        A key of :data:`CONVENTIONS`, or a convention of your own.
+    initial : array_like, optional
+        What is left in `running_var` of the value it began with.
+
+    Returns
+    -------
+    ndarray, shape of running_var
+        A new array of `running_var`'s dtype (float64 if that is no floating-point type),
+        computed in float64.
+
+    Raises
+    ------
+    ValueError
+        On a count below 2 (one value has no unbiased variance) or missing where it is needed,
+        and on an unknown name.
+    TypeError
+        On a count that is no integer.
+
+    Examples
+    --------
+    >>> convert_running_var([3.0, 6.0], 4, "keras", "pytorch")
+    array([4., 8.])
+    """
+    source, target = _convention(source), _convention(target)
+    given = np.asarray(running_var)
+    dtype = given.dtype if np.issubdtype(given.dtype, np.floating) else np.dtype(np.float64)
+    if source.stores == target.stores:
+        return np.array(given, dtype)
+    if count is None:
+        raise ValueError(
+            f"{source.name} stores the {source.stores} variance and {target.name} the "
+            f"{target.stores} one: expected count, the values per channel of a batch, got None"
+        )
+    count = operator.index(count)
+    if count < 2:
+        raise ValueError(
+            f"expected count of at least 2, the values per channel of a batch, got {count}: "
+            "there is no unbiased variance of one value"
+        )
+    up = target.stores == "unbiased"
+    numerator, denominator = (count, count - 1) if up else (count - 1, count)
+    with np.errstate(all="ignore"):
+        measured = given.astype(np.float64) - initial
+        return np.asarray(measured * (numerator / denominator) + initial).astype(dtype)
+
+
+def convert(
+    momentum: float | None,
+    running_var: ArrayLike,
+    source: str | Convention,
+    target: str | Convention,
+    count: int | None = None,
+    *,
+    initial: ArrayLike = 0.0,
+) -> tuple[float | None, np.ndarray]:
+    """Return momentum and running variance as the target has them.
+
+    See :func:`convert_momentum` and :func:`convert_running_var`, which says when this is exact.
+    Mean, weight and bias are the same everywhere; so is eps, once it is written out.
+
+    Examples
+    --------
+    >>> convert(0.99, [3.0], "keras", "pytorch", count=4)
+    (0.01, array([4.]))
+    """
+    return (
+        convert_momentum(momentum, source, target),
+        convert_running_var(running_var, count, source, target, initial=initial),
+    )
+
+
+def _convention(given: str | Convention) -> Convention:
+    """Look a convention up by name."""
+    if isinstance(given, Convention):
+        return given
+    if given not in CONVENTIONS:
+        raise ValueError(f"expected one of {', '.join(CONVENTIONS)}, got {given!r}")
+    return CONVENTIONS[given]

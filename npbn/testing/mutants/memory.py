@@ -1,0 +1,90 @@
+"""Mutants that are right until two calls, or two owners, share memory."""
+
+# ruff: noqa: D102 - an override does what the textbook says of the method, but for one mistake
+
+import numpy as np
+
+from npbn.testing.textbook import TextbookBatchNorm, along
+
+
+class NormalisesInPlace(TextbookBatchNorm):
+    """Leaves x̂ in the caller's input, which a residual connection still needs."""
+
+    @np.errstate(all="ignore")
+    def forward(self, x, training):
+        y = super().forward(x, training)
+        x[...] = self.cache.x_hat
+        return y
+
+
+class ScalesGradientInPlace(TextbookBatchNorm):
+    """Multiplies the caller's ``grad_output`` by rstd, with ``*=``."""
+
+    @np.errstate(all="ignore")
+    def backward(self, grad_output):
+        gradients = super().backward(grad_output)
+        grad_output *= along(self.cache.rstd, grad_output)
+        return gradients
+
+
+class StaleCache(TextbookBatchNorm):
+    """Goes backward through its first forward pass for ever: ``if self.cache is None``."""
+
+    def remember(self, cache):
+        self.cache = self.cache or cache
+
+
+class SharedCache(TextbookBatchNorm):
+    """Keeps one cache for all layers, on the class: fails once there are two of them."""
+
+    def remember(self, cache):
+        type(self).cache = cache
+
+
+class ReusesOutput(TextbookBatchNorm):
+    """Returns the same buffer from every call, and so changes what it returned before."""
+
+    buffer: np.ndarray | None = None
+
+    def forward(self, x, training):
+        self.buffer = _into(self.buffer, super().forward(x, training))
+        return self.buffer
+
+
+class ReusesGradient(TextbookBatchNorm):
+    """Returns the same buffer for every input's gradient."""
+
+    buffer: np.ndarray | None = None
+
+    def backward(self, grad_output):
+        grad_input, *others = super().backward(grad_output)
+        self.buffer = _into(self.buffer, grad_input)
+        return self.buffer, *others
+
+
+class KeepsOutput(TextbookBatchNorm):
+    """Without weight and bias, keeps its output for x̂: an in-place ReLU behind it changes both."""
+
+    def forward(self, x, training):
+        y = super().forward(x, training)
+        if self.weight is None and self.bias is None:
+            self.remember(self.cache._replace(x_hat=y))
+        return y
+
+
+class GradientAccumulates(TextbookBatchNorm):
+    """Adds every weight gradient to the ones before, and none is ever cleared."""
+
+    accumulated: np.ndarray | float = 0.0
+
+    def weight_gradient(self, g, cache):
+        self.accumulated = self.accumulated + super().weight_gradient(g, cache)
+        return self.accumulated
+
+
+def _into(buffer: np.ndarray | None, values: np.ndarray) -> np.ndarray:
+    """Write `values` into `buffer` if they fit there; return what holds them."""
+    if buffer is None or buffer.shape != values.shape or buffer.dtype != values.dtype:
+        return values
+    buffer[...] = values
+    return buffer

@@ -1,0 +1,196 @@
+"""What an implementation has to look like to be checked, and adapters for what exists."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from npbn.testing.case import Case, Setup, Step
+
+Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
+
+
+class BatchNorm(Protocol):
+    """One BatchNorm under test, as an implementation makes it from a :class:`Setup`.
+
+    Attributes
+    ----------
+    running_mean, running_var : ndarray, shape (C,), or None
+        Read after every step.
+    num_batches_tracked : int or None
+        Read after every step, unless the implementation does not support "counter".
+    """
+
+    running_mean: np.ndarray | None
+    running_var: np.ndarray | None
+    num_batches_tracked: Any
+
+    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
+        """Return the output, of x's shape and dtype; update the running statistics in training."""
+
+    def backward(self, grad_output: np.ndarray) -> Gradients:
+        """Return the gradients of input, weight and bias (None where there is none)."""
+
+
+class Implementation:
+    """A way to make BatchNorms, and what they do not support.
+
+    Parameters
+    ----------
+    make : callable
+        :class:`Setup` to :class:`BatchNorm`.
+    name : str
+        For the report.
+    unsupported : iterable of str
+        Of :data:`CAPABILITIES`; behaviours that need them are reported as not supported.
+    """
+
+    def __init__(
+        self, make: Callable[[Setup], BatchNorm], name: str, unsupported: tuple[str, ...] = ()
+    ):
+        unknown = sorted(set(unsupported) - CAPABILITIES.keys())
+        if unknown:
+            raise ValueError(f"unsupported: expected some of {sorted(CAPABILITIES)}, got {unknown}")
+        self.make = make
+        self.name = name
+        self.unsupported = frozenset(unsupported)
+
+    def takes(self, rank: int) -> bool:
+        """Tell whether inputs of this rank, or of a higher one, are supported."""
+        return any(f"rank{higher}" not in self.unsupported for higher in range(rank, 6))
+
+    def adapt(self, case: Case) -> Case:
+        """Return the case as this implementation can take it.
+
+        Axes of length 1 are appended up to a rank that is supported. Without a backward pass
+        steps go forward alone; without training all are steps of evaluation.
+        """
+        return replace(case, steps=tuple(self._adapt(step) for step in case.steps))
+
+    def _adapt(self, step: Step) -> Step:
+        training = step.training and "training" not in self.unsupported
+        backward = {"backward"} if training else {"backward", "eval_backward"}
+        x, grad = step.x, step.grad_output
+        if backward & self.unsupported:
+            grad = None
+        while f"rank{x.ndim}" in self.unsupported:
+            x, grad = x[..., None], None if grad is None else grad[..., None]
+        return Step(x, training, grad)
+
+
+CAPABILITIES = {
+    "training": "normalises by the batch",
+    "backward": "has a backward pass",
+    "eval_backward": "has a backward pass in evaluation",
+    "running_statistics": "updates running statistics in training",
+    "counter": "counts the batches in num_batches_tracked",
+    "momentum_none": "averages all batches with momentum=None",
+    "no_affine": "works without weight and bias",
+    "bias_alone": "works with a bias and no weight",
+    "untracked": "works without running statistics",
+    "rank2": "takes (N, C)",
+    "rank3": "takes (N, C, L)",
+    "rank4": "takes (N, C, H, W)",
+    "rank5": "takes (N, C, D, H, W)",
+    "float16": "takes float16 input with float32 parameters",
+    "float64": "takes float64 input and parameters",
+    "layouts": "takes inputs that are not contiguous",
+    "empty": "takes an empty batch",
+    "errors": "refuses one value per channel in training",
+    "clean_errors": "has changed nothing when it refuses",
+    "non_finite": "lets NaN and infinity through",
+}
+
+
+def class_implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Implementation:
+    """Check a class of the plain protocol.
+
+    It is made as ``cls(num_features, eps=..., momentum=...)``, then given its arrays by
+    assignment to ``weight``, ``bias``, ``running_mean`` and ``running_var`` (each an ndarray
+    of shape (C,) or None) and ``num_batches_tracked`` (an int). Then ``forward(x, training)``
+    and ``backward(grad_output)`` are called as :class:`BatchNorm` describes. An attribute
+    ``unsupported`` of the class, a tuple of :data:`CAPABILITIES`, is heeded.
+    """
+
+    def make(setup: Setup) -> BatchNorm:
+        layer = cls(setup.num_features, eps=setup.eps, momentum=setup.momentum)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            array = getattr(setup, name)
+            setattr(layer, name, None if array is None else array.copy())
+        layer.num_batches_tracked = setup.num_batches_tracked if setup.tracks else None
+        return layer
+
+    return Implementation(make, cls.__name__, (*unsupported, *getattr(cls, "unsupported", ())))
+
+
+def function_implementation(
+    function: Callable[..., np.ndarray], unsupported: tuple[str, ...] = ()
+) -> Implementation:
+    """Check a function with the signature of ``torch.nn.functional.batch_norm``.
+
+    That is ``function(x, running_mean, running_var, weight, bias, training, momentum, eps)``,
+    which updates the running statistics in place in training. It has no backward pass, no
+    counter and no ``momentum=None``.
+    """
+
+    class Layer:
+        def __init__(self, setup: Setup):
+            self.setup = setup
+            self.running_mean = None if not setup.tracks else setup.running_mean.copy()
+            self.running_var = None if not setup.tracks else setup.running_var.copy()
+            self.num_batches_tracked = None
+
+        def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
+            setup = self.setup
+            by_batch = training or not setup.tracks
+            vectors = (self.running_mean, self.running_var, setup.weight, setup.bias)
+            return function(x, *vectors, by_batch, setup.momentum, setup.eps)
+
+        def backward(self, grad_output: np.ndarray) -> Gradients:
+            raise TypeError("a plain function has no backward pass")
+
+    missing = ("backward", "eval_backward", "counter", "momentum_none", "clean_errors")
+    name = getattr(function, "__name__", type(function).__name__)
+    return Implementation(Layer, name, (*unsupported, *missing))
+
+
+def npbn_implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Implementation:
+    """Check a BatchNorm module of npbn (or one that is made and behaves as they do)."""
+
+    class Layer:
+        def __init__(self, setup: Setup):
+            self.module = cls(
+                setup.num_features,
+                setup.eps,
+                setup.momentum,
+                affine=setup.weight is not None or setup.bias is not None,
+                track_running_stats=setup.tracks,
+                dtype=setup.dtype,
+            )
+            for name in ("weight", "bias"):
+                values = getattr(setup, name)
+                if values is None:
+                    setattr(self.module, name, None)
+                else:
+                    getattr(self.module, name).data[...] = values
+            if setup.tracks:
+                self.module.running_mean[...] = setup.running_mean
+                self.module.running_var[...] = setup.running_var
+                self.module.num_batches_tracked[...] = setup.num_batches_tracked
+
+        running_mean = property(lambda self: self.module.running_mean)
+        running_var = property(lambda self: self.module.running_var)
+        num_batches_tracked = property(lambda self: self.module.num_batches_tracked)
+
+        def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
+            return self.module.train(training)(x)
+
+        def backward(self, grad_output: np.ndarray) -> Gradients:
+            self.module.zero_grad()
+            grad_input = self.module.backward(grad_output)
+            weight, bias = self.module.weight, self.module.bias
+            return grad_input, weight and weight.grad, bias and bias.grad
+
+    ranks = {f"rank{rank}" for rank in (2, 3, 4, 5) if rank not in cls.input_shapes}
+    return Implementation(Layer, cls.__name__, (*unsupported, *sorted(ranks)))

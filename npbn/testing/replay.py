@@ -1,0 +1,202 @@
+"""Replay exported cases on an implementation; see :mod:`npbn.testing.export`."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npbn.testing.case import Setup
+from npbn.testing.export_format import MEASURES, Entry, read_arrays, read_index
+from npbn.testing.protocol import Implementation
+
+
+class Verdict(NamedTuple):
+    """What one measure says of one case.
+
+    Attributes
+    ----------
+    status : {"passed", "failed", "not supported", "not measured"}
+        "not measured": "correct" says nothing where straightforward arithmetic overflows.
+    worst : float or None
+        The largest error in units of its tolerance, infinite for NaN; None without one.
+    text : str
+        What failed, or what is not supported; may be empty.
+    """
+
+    status: str
+    worst: float | None
+    text: str
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """What an implementation did on one case.
+
+    Attributes
+    ----------
+    name, description : str
+        Of the case.
+    correct, contract : Verdict
+        By the two measures of :mod:`npbn.testing.tolerances`.
+    """
+
+    name: str
+    description: str
+    correct: Verdict
+    contract: Verdict
+
+
+def replay_cases(folder: str | os.PathLike, implementation: Implementation) -> list[ReplayResult]:
+    """Check an implementation on exported cases.
+
+    Whatever it does (raise, return None, a wrong shape or dtype, NaN), the case has failed,
+    with a text that says why, and the replay goes on.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Written by :func:`export_cases`.
+    implementation : Implementation
+        Cases that need what it does not support are not run; where it lacks the backward pass,
+        the running statistics or the counter alone, the rest is checked.
+
+    Returns
+    -------
+    list of ReplayResult
+        One for each case, in the order of the index.
+
+    Raises
+    ------
+    DataError
+        If the export is missing, partial, damaged or of another version; it names the file.
+    """
+    folder = Path(folder)
+    results = []
+    for entry in read_index(folder):
+        arrays = read_arrays(folder / entry.file, entry)
+        verdicts = _replay(entry, arrays, implementation)
+        results.append(ReplayResult(entry.file.removesuffix(".npz"), entry.description, **verdicts))
+    return results
+
+
+class _WrongError(Exception):
+    """The implementation did what no tolerance covers."""
+
+
+def _replay(
+    entry: Entry, arrays: dict[str, np.ndarray], implementation: Implementation
+) -> dict[str, Verdict]:
+    missing = sorted(_needs(entry) & implementation.unsupported)
+    if missing:
+        return dict.fromkeys(MEASURES, Verdict("not supported", None, ", ".join(missing)))
+    try:
+        results, skipped = _run(entry, arrays, implementation)
+    except _WrongError as error:
+        return dict.fromkeys(MEASURES, Verdict("failed", None, str(error)))
+    note = f"not supported: {', '.join(skipped)}" if skipped else ""
+    return {
+        measure: _verdict(measure, results, arrays, note)
+        if measure in entry.measures
+        else Verdict("not measured", None, note)
+        for measure in MEASURES
+    }
+
+
+def _needs(entry: Entry) -> set[str]:
+    """Return the capabilities without which a case cannot be run at all."""
+    needs = {
+        "training": entry.training or not entry.tracked,
+        "momentum_none": entry.tracked and entry.momentum is None,
+        "no_affine": not (entry.weight and entry.bias),
+        "bias_alone": entry.bias and not entry.weight,
+        "untracked": not entry.tracked,
+        "empty": 0 in entry.shape,
+    }
+    always = {f"rank{len(entry.shape)}", entry.dtype}
+    return always | {capability for capability, needed in needs.items() if needed}
+
+
+def _run(
+    entry: Entry, arrays: dict[str, np.ndarray], implementation: Implementation
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the results by name, and the capabilities for lack of which some are left out."""
+    setup = Setup(
+        entry.shape[1],
+        entry.eps,
+        entry.momentum,
+        **{name: arrays.get(name) for name in ("weight", "bias", "running_mean", "running_var")},
+        num_batches_tracked=entry.num_batches_tracked_before,
+        dtype=np.dtype(entry.parameter_dtype),
+    )
+    parts = {
+        "backward": True,
+        "eval_backward": not entry.training,
+        "running_statistics": entry.tracked,
+        "counter": entry.tracked,
+    }
+    skipped = [
+        part for part, there in parts.items() if there and part in implementation.unsupported
+    ]
+
+    layer = _attempt("making it", implementation.make, setup)
+    results = {"y": _attempt("forward", lambda: layer.forward(arrays["x"], entry.training))}
+    if not {"backward", "eval_backward"} & set(skipped):
+        grads = _attempt("backward", lambda: layer.backward(arrays["grad_output"]))
+        if not isinstance(grads, (tuple, list)) or len(grads) != 3:
+            raise _WrongError(f"backward: expected three gradients, got {_what(grads)}")
+        results |= zip(("grad_input", "grad_weight", "grad_bias"), grads, strict=True)
+    if entry.tracked and "running_statistics" not in skipped:
+        for name in ("running_mean", "running_var"):
+            results[f"{name}_after"] = _attempt(name, getattr, layer, name)
+    if entry.tracked and "counter" not in skipped:
+        count = _attempt("num_batches_tracked", getattr, layer, "num_batches_tracked")
+        expected = entry.num_batches_tracked_after
+        if not _attempt("num_batches_tracked", np.array_equal, count, expected):
+            raise _WrongError(f"num_batches_tracked: expected {expected}, got {_what(count)}")
+
+    results = {name: result for name, result in results.items() if name in arrays}
+    for name, result in results.items():
+        dtype = entry.dtype if name in ("y", "grad_input") else entry.parameter_dtype
+        shape = arrays[name].shape
+        fits = isinstance(result, np.ndarray) and result.shape == shape and result.dtype == dtype
+        if not fits:
+            raise _WrongError(f"{name}: expected {dtype} array of {shape}, got {_what(result)}")
+    return results, skipped
+
+
+def _attempt(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        with np.errstate(all="ignore"):
+            return function(*arguments)
+    except (Exception, SystemExit) as error:
+        raise _WrongError(f"{what} raised {type(error).__name__}: {error}") from error
+
+
+def _what(value: Any) -> str:
+    if isinstance(value, np.ndarray) and value.ndim:
+        return f"{value.dtype} array of {value.shape}"
+    return "None" if value is None else f"{type(value).__name__} {str(value)[:60]}"
+
+
+def _verdict(
+    measure: str, results: dict[str, np.ndarray], arrays: dict[str, np.ndarray], note: str
+) -> Verdict:
+    """Find the largest error in units of its tolerance."""
+    worst, text = 0.0, note
+    for name, result in results.items():
+        expected, allowed = arrays[name], arrays[f"tolerance_{measure}_{name}"]
+        got = result.astype(np.float64)
+        with np.errstate(all="ignore"):
+            ratio = np.abs(got - expected) / allowed
+        ratio = np.where(got == expected, 0, np.where(np.isnan(ratio), np.inf, ratio))
+        if ratio.max(initial=0) > worst:
+            at = np.unravel_index(ratio.argmax(), ratio.shape)
+            worst = float(ratio[at])
+            if worst > 1:
+                place = f"{name}[{', '.join(map(str, at))}]"
+                exact = f"{expected[at]:.9g} ± {allowed[at]:.2g}"
+                text = f"{place} is {got[at]:.9g}, expected {exact}: {worst:.3g} x the tolerance"
+    return Verdict("failed" if worst > 1 else "passed", worst, text)

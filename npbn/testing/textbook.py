@@ -1,0 +1,242 @@
+"""BatchNorm as a textbook writes it: right, short and slow, in small methods to override.
+
+It is a class of the plain protocol (:func:`npbn.testing.protocol.class_implementation`), and
+the correct one of which every class in :mod:`npbn.testing.mutants` gets one thing wrong.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
+
+
+class Cache(NamedTuple):
+    """What backward needs of the forward pass, in float64.
+
+    Attributes
+    ----------
+    by_batch : bool
+        Whether mean and var are the batch's, through which gradients flow, or constants.
+    mean, var, rstd : ndarray, shape (C,)
+        What normalised.
+    x_hat : ndarray, shape of x
+    """
+
+    by_batch: bool
+    mean: np.ndarray
+    var: np.ndarray
+    rstd: np.ndarray
+    x_hat: np.ndarray
+
+
+class TextbookBatchNorm:
+    r"""Batch normalisation over axis 1, computed in float64 whatever the input's dtype.
+
+    .. math:: y = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} \gamma + \beta
+
+    with the mean and the biased variance of the batch or, in evaluation, the running ones [1]_.
+
+    Parameters
+    ----------
+    num_features : int
+        C.
+    eps : float
+    momentum : float or None
+        Weight of the new value in the running statistics; None averages all batches.
+
+    Attributes
+    ----------
+    weight, bias : ndarray, shape (C,), or None
+    running_mean, running_var : ndarray, shape (C,), or None
+        None: nothing is tracked, and the batch normalises in evaluation too.
+    num_batches_tracked : int or None
+
+    References
+    ----------
+    .. [1] S. Ioffe and C. Szegedy, "Batch Normalization: Accelerating Deep Network Training by
+       Reducing Internal Covariate Shift", 2015, arXiv:1502.03167, algorithms 1 and 2; the
+       gradients are those of section 3, simplified.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = TextbookBatchNorm(1, eps=1.0)
+    >>> layer.forward(np.array([[0.0], [0.0], [0.0], [4.0]]), training=True).ravel()
+    array([-0.5, -0.5, -0.5,  1.5])
+    >>> layer.backward(np.array([[0.0], [0.0], [0.0], [4.0]]))[0].ravel()
+    array([-0.125, -0.125, -0.125,  0.375])
+    """
+
+    cache: Cache | None = None
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1):
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.weight: np.ndarray | None = np.ones(num_features, np.float32)
+        self.bias: np.ndarray | None = np.zeros(num_features, np.float32)
+        self.running_mean: np.ndarray | None = np.zeros(num_features, np.float32)
+        self.running_var: np.ndarray | None = np.ones(num_features, np.float32)
+        self.num_batches_tracked: int | None = 0
+
+    # -- forward ----------------------------------------------------------------------------
+
+    @np.errstate(all="ignore")
+    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
+        """Return the output, of the shape and dtype of `x`, shape (N, C, ...).
+
+        Raises
+        ------
+        ValueError
+            `x` has one value per channel, which has no variance to normalise by.
+        """
+        self.refuse(x, training)
+        values = self.working(x)
+        mean, var = self.statistics(values, training)
+        if self.tracks(training):
+            self.track(values)
+        rstd = self.rstd(var)
+        x_hat = (values - along(mean, x)) * along(rstd, x)
+        self.remember(Cache(self.by_batch(training), mean, var, rstd, x_hat))
+        return self.affine(x_hat).astype(x.dtype)
+
+    def by_batch(self, training: bool) -> bool:
+        """Say whether the batch normalises, rather than the running statistics."""
+        return training or self.running_mean is None
+
+    def refuse(self, x: np.ndarray, training: bool) -> None:
+        """Raise ValueError for a batch that has no variance."""
+        if self.by_batch(training) and self.count(x) == 1:
+            raise ValueError("expected more than 1 value per channel to normalise by")
+
+    def working(self, x: np.ndarray) -> np.ndarray:
+        """Return a copy in the dtype to compute in."""
+        return x.astype(np.float64)
+
+    def statistics(self, values: np.ndarray, training: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean and variance that normalise, shape (C,)."""
+        if self.by_batch(training):
+            mean = self.mean(values)
+            return mean, self.var(values, mean)
+        return self.running_mean.astype(np.float64), self.running_var.astype(np.float64)
+
+    def count(self, values: np.ndarray) -> int:
+        """Return the number of values per channel, N·L."""
+        return values.size // values.shape[1]
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """Return the sum of each channel, shape (C,)."""
+        return values.sum(axis=(0, *range(2, values.ndim)))
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Return the mean of each channel, shape (C,); NaN of an empty batch."""
+        return self.total(values) / self.count(values)
+
+    def var(self, values: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """Return the biased variance of each channel, shape (C,)."""
+        return self.mean((values - along(mean, values)) ** 2)
+
+    def rstd(self, var: np.ndarray) -> np.ndarray:
+        """Return 1 / sqrt(var + eps)."""
+        return 1 / np.sqrt(var + self.eps)
+
+    def affine(self, x_hat: np.ndarray) -> np.ndarray:
+        """Return x̂ · weight + bias."""
+        y = x_hat
+        if self.weight is not None:
+            y = y * along(self.weight, y)
+        if self.bias is not None:
+            y = y + along(self.bias, y)
+        return y
+
+    # -- running statistics -----------------------------------------------------------------
+
+    def tracks(self, training: bool) -> bool:
+        """Say whether this pass updates the running statistics."""
+        return training and self.running_mean is not None
+
+    def track(self, values: np.ndarray) -> None:
+        """Count the batch and, unless it is empty, let its statistics in."""
+        self.count_batch(values)
+        if self.count(values) > 0:
+            mean = self.mean(values)
+            self.update(mean, self.stored_var(self.var(values, mean), values))
+
+    def count_batch(self, values: np.ndarray) -> None:
+        """Add one to the batches seen."""
+        self.num_batches_tracked += 1
+
+    def stored_var(self, var: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Return the unbiased variance, which is the one that is kept."""
+        return var * self.count(values) / (self.count(values) - 1)
+
+    def factor(self) -> float:
+        """Return the weight of the new value."""
+        return 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+
+    def update(self, mean: np.ndarray, var: np.ndarray) -> None:
+        """Move the running statistics towards the batch's."""
+        self.running_mean = self.mix(self.running_mean, mean, self.factor())
+        self.running_var = self.mix(self.running_var, var, self.factor())
+
+    def mix(self, old: np.ndarray, new: np.ndarray, factor: float) -> np.ndarray:
+        """Return (1 − factor) · old + factor · new in the dtype of `old`."""
+        return ((1 - factor) * old.astype(np.float64) + factor * new).astype(old.dtype)
+
+    # -- backward ---------------------------------------------------------------------------
+
+    def remember(self, cache: Cache) -> None:
+        """Keep what backward needs."""
+        self.cache = cache
+
+    @np.errstate(all="ignore")
+    def backward(self, grad_output: np.ndarray) -> Gradients:
+        """Return the gradients of input, weight and bias (None where there is none)."""
+        g, cache = self.working(grad_output), self.cache
+        grad_input = self.input_gradient(g, cache).astype(grad_output.dtype)
+        grad_weight = grad_bias = None
+        if self.weight is not None:
+            grad_weight = self.weight_gradient(g, cache).astype(self.weight.dtype)
+        if self.bias is not None:
+            grad_bias = self.bias_gradient(g).astype(self.bias.dtype)
+        return grad_input, grad_weight, grad_bias
+
+    def input_gradient(self, g: np.ndarray, cache: Cache) -> np.ndarray:
+        """Return weight · rstd · (g − mean(g) − x̂ · mean(g · x̂)); in evaluation weight · rstd · g.
+
+        The second term is what reaches the input through the mean, the third through the variance.
+        """
+        inner = g
+        if cache.by_batch:
+            inner = g - self.mean_term(g) - self.var_term(g, cache)
+        return inner * along(self.scale(cache), g)
+
+    def scale(self, cache: Cache) -> np.ndarray:
+        """Return weight · rstd."""
+        return cache.rstd if self.weight is None else cache.rstd * self.weight
+
+    def mean_term(self, g: np.ndarray) -> np.ndarray:
+        """Return mean(g)."""
+        return along(self.total(g) / self.divisor(g), g)
+
+    def var_term(self, g: np.ndarray, cache: Cache) -> np.ndarray:
+        """Return x̂ · mean(g · x̂)."""
+        return cache.x_hat * along(self.total(g * cache.x_hat) / self.divisor(g), g)
+
+    def divisor(self, g: np.ndarray) -> int:
+        """Return what the means of backward divide by."""
+        return self.count(g)
+
+    def weight_gradient(self, g: np.ndarray, cache: Cache) -> np.ndarray:
+        """Return Σ g · x̂ of each channel."""
+        return self.total(g * cache.x_hat)
+
+    def bias_gradient(self, g: np.ndarray) -> np.ndarray:
+        """Return Σ g of each channel."""
+        return self.total(g)
+
+
+def along(vector: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """View (C,) values along axis 1 of an array (N, C, ...)."""
+    return vector.reshape(-1, *(1,) * (like.ndim - 2))

@@ -1,0 +1,169 @@
+"""How far a result may be from the exact one: two measures, both derived and neither tuned.
+
+With eps the machine epsilon of the computation's dtype, n values a channel, x̂ the exact
+normalised input, std = sqrt(var + eps of BatchNorm), and "quantum" the smallest positive number
+of the result's dtype, which underflow may lose.
+
+:func:`contract` is what npbn promises, whatever the input's condition:
+
+- output: 8 eps · max(1, |weight · x̂|, |bias|)
+- running_mean: 2 eps · max(|result|, std of the batch); running_var: 4 eps · result; with
+  momentum outside [0, 1], where the average cancels, the magnitudes of its terms for result
+- gradients: 8 eps · Σ|terms|, the terms those of the sums that define them, with |x̂| + 1/2
+  for x̂ (derived at :func:`npbn.functional.batch_norm_backward`)
+
+:func:`correct` is what a right implementation may lose in straightforward arithmetic [1]_:
+
+- a sum of n numbers loses n eps / 2 of the sum of their magnitudes, and so the mean loses
+  (n + 2) eps of M, M the largest magnitude among the inputs and the mean. Relative to the
+  standard deviation that is (n + 2) eps · M / std: the *condition* κ = 1 + M / std counts the
+  digits that centring cancels
+- the variance loses, by its own sum and by the mean's error, (n + 2) eps · κ of itself, and
+  x̂ half of that, beside the mean's error itself
+- an output or gradient multiplies at most two factors x̂, each of which brings (n + 8) eps · κ
+  in: k = 2 (n + 8) eps κ, times the terms
+
+It is linear in κ but for the second-order term of the variance, (n eps M)², which is all there
+is in a constant channel: an algorithm that loses κ², such as E[x²] − E[x]², does not pass.
+
+float16 inputs are computed in float32 and rounded once: eps is float32's, and eps of float16
+times the result is added. Running statistics that a step leaves alone stay as they are.
+
+References
+----------
+.. [1] N. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd edition, 2002,
+   sections 1.9 (variance) and 4.2 (sums).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from npbn.testing.case import Setup, Step
+from npbn.testing.oracle import Exact
+
+GRADIENT_K = 8
+
+
+class Tolerance(NamedTuple):
+    """The largest allowed error of each result, of the result's shape (or None, as it is)."""
+
+    y: np.ndarray
+    grad_input: np.ndarray | None
+    grad_weight: np.ndarray | None
+    grad_bias: np.ndarray | None
+    running_mean: np.ndarray | None
+    running_var: np.ndarray | None
+
+
+def contract(setup: Setup, step: Step, exact: Exact) -> Tolerance:
+    """Return what npbn's accuracy contract allows."""
+    scale = _Scale(setup, step, exact)
+    grads: tuple = (None, None, None)
+    if step.grad_output is not None:
+        grads = tuple(GRADIENT_K * scale.eps * terms for terms in scale.gradient_terms(floor=0.5))
+    mean, var = None, None
+    if setup.tracks:
+        eps, kept, new = scale.averaging()
+        batch_var = exact.var * scale.count / max(scale.count - 1, 1)
+        magnitude = np.maximum(np.abs(exact.running_mean), new * np.sqrt(exact.var))
+        var_magnitude = np.abs(exact.running_var)
+        if max(kept, new) > 1:  # momentum outside [0, 1]: the terms of the average cancel
+            magnitude = kept * np.abs(setup.running_mean) + new * scale.largest
+            var_magnitude = kept * np.abs(setup.running_var) + new * batch_var
+        mean, var = 2 * eps * magnitude, 4 * eps * var_magnitude
+    y = 8 * scale.eps * np.maximum(1, np.maximum(scale.weight * np.abs(exact.x_hat), scale.bias))
+    return scale.with_rounding(y, *grads, mean, var)
+
+
+def correct(setup: Setup, step: Step, exact: Exact) -> Tolerance:
+    """Return what a right implementation in straightforward arithmetic may lose."""
+    scale = _Scale(setup, step, exact)
+    unit = 2 * (scale.count + 8) * scale.eps
+    kappa = 1 + scale.largest / scale.std
+    y = scale.along(unit * kappa) * (scale.weight * (1 + np.abs(exact.x_hat))) + unit * scale.bias
+    grads: tuple = (None, None, None)
+    if step.grad_output is not None:
+        to_input, to_weight, to_bias = scale.gradient_terms(floor=1)
+        grads = (scale.along(unit * kappa) * to_input, unit * kappa * to_weight, unit * to_bias)
+    mean, var = None, None
+    if setup.tracks:
+        eps, kept, new = scale.averaging()
+        unit = 2 * (scale.count + 8) * eps
+        lost = unit * scale.largest  # of the mean
+        mean = unit * kept * np.abs(setup.running_mean) + new * lost
+        batch_var = exact.var * scale.count / max(scale.count - 1, 1)
+        var = unit * (kept * np.abs(setup.running_var) + new * batch_var)
+        var = var + new * (np.sqrt(batch_var) * lost + lost**2)
+    return scale.with_rounding(y, *grads, mean, var)
+
+
+class _Scale:
+    """The magnitudes that both measures are made of."""
+
+    def __init__(self, setup: Setup, step: Step, exact: Exact):
+        # float16 is computed in float32, and rounded at the end.
+        self.eps = float(np.finfo(np.result_type(step.x.dtype, np.float32)).eps)
+        self.rounding = float(np.finfo(step.x.dtype).eps) if step.x.dtype == np.float16 else 0.0
+        self.quantum = float(np.finfo(step.x.dtype).smallest_subnormal)
+        self.parameter_quantum = float(np.finfo(setup.dtype).smallest_subnormal)
+        self.setup, self.step, self.exact, self.ndim = setup, step, exact, step.x.ndim
+        self.axes = (0, *range(2, self.ndim))
+        self.count = step.x.size // setup.num_features if step.x.size else 0
+        self.by_batch = step.training or not setup.tracks
+        ones = np.ones(setup.num_features)
+        weight = ones if setup.weight is None else np.abs(setup.weight.astype(np.float64))
+        bias = 0 * ones if setup.bias is None else np.abs(setup.bias.astype(np.float64))
+        self.weight, self.bias = self.along(weight), self.along(bias)
+        self.std = np.sqrt(np.abs(exact.var + setup.eps))
+        magnitudes = np.abs(step.x.astype(np.float64)).max(axis=self.axes, initial=0)
+        self.largest = np.maximum(magnitudes, np.abs(exact.mean))
+
+    def along(self, values: np.ndarray) -> np.ndarray:
+        """View (C,) values along axis 1 of x."""
+        return values.reshape(-1, *(1,) * (self.ndim - 2))
+
+    def gradient_terms(self, floor: float = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return Σ|terms| for the gradients of input, weight and bias.
+
+        `floor` is added to |x̂|, for the error that x̂ has even where it is 0.
+        """
+        g = np.abs(self.step.grad_output.astype(np.float64))
+        x_hat = np.abs(self.exact.x_hat) + floor
+        bias_terms, weight_terms = g.sum(self.axes), (g * x_hat).sum(self.axes)
+        inner = g
+        if self.by_batch and self.count:
+            inner = g + (
+                self.along(bias_terms / self.count) + x_hat * self.along(weight_terms / self.count)
+            )
+        return self.weight / self.along(self.std) * inner, weight_terms, bias_terms
+
+    def averaging(self) -> tuple[float, float, float]:
+        """Return eps of the running statistics, and the weights of the old and the new value."""
+        eps = float(np.finfo(self.setup.dtype).eps)
+        if not self.step.training or self.count == 0:
+            return 0.0, 1.0, 0.0  # they stay as they are, to the bit
+        momentum = self.setup.momentum
+        if momentum is None:
+            momentum = 1 / self.exact.num_batches_tracked
+        return eps, abs(1 - momentum), abs(momentum)
+
+    def with_rounding(
+        self,
+        y: np.ndarray,
+        grad_input: np.ndarray | None,
+        grad_weight: np.ndarray | None,
+        grad_bias: np.ndarray | None,
+        mean: np.ndarray | None,
+        var: np.ndarray | None,
+    ) -> Tolerance:
+        """Add what rounding to float16 may lose, and underflow: a quantum for every term."""
+        y = y + self.rounding * np.abs(self.exact.y) + self.quantum
+        if grad_input is not None:
+            quanta = (2 + self.count + 3 * self.weight / self.along(self.std)) * self.quantum
+            grad_input = grad_input + self.rounding * np.abs(self.exact.grad_input) + quanta
+            grad_weight = grad_weight + (2 + self.count) * self.parameter_quantum
+            grad_bias = grad_bias + (2 + self.count) * self.parameter_quantum
+        if mean is not None:
+            mean, var = mean + self.parameter_quantum, var + self.parameter_quantum
+        return Tolerance(y, grad_input, grad_weight, grad_bias, mean, var)

@@ -1,0 +1,243 @@
+"""The suite fails every wrong BatchNorm, passes the right ones, and survives the odd ones."""
+
+import json
+import os
+import time
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase
+
+import npbn
+from npbn.testing import (
+    Case,
+    Setup,
+    Step,
+    check_batch_norm,
+    class_implementation,
+    function_implementation,
+    npbn_implementation,
+)
+from npbn.testing.behaviours import BEHAVIOURS
+from npbn.testing.conformance import try_behaviour
+from npbn.testing.mutants import MUTANTS, TextbookBatchNorm
+from npbn.testing.report import snippet
+from npbn.testing.torch_adapter import torch_implementation
+
+EXAMPLES = {"ci": 30, "nightly": 1000}.get(os.environ.get("HYPOTHESIS_PROFILE", "dev"), 3)
+LAYERS = [npbn.BatchNorm1d, npbn.BatchNorm2d, npbn.BatchNorm3d]
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+def test_npbn_is_correct_and_keeps_its_accuracy_contract(cls):
+    report = check_batch_norm(npbn_implementation(cls), examples=EXAMPLES)
+    assert report.accurate, report.table()
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_torch_is_correct_in_float32(rank):
+    cls = getattr(torch.nn, f"BatchNorm{rank}d")
+    report = check_batch_norm(torch_implementation(cls), examples=EXAMPLES)
+    assert report.correct, report.table()
+
+
+def test_torch_in_float32_breaks_the_contract_and_the_report_shows_where():
+    report = check_batch_norm(torch_implementation(torch.nn.BatchNorm1d), examples=5, only="10⁶")
+    (result,) = report.results
+    assert (result.contract, report.correct, report.accurate) == ("failed", True, False)
+    assert result.worst_eps > 8
+    assert "should be" in result.problem
+    assert "Step(" in result.example
+
+
+def test_the_textbook_is_correct():
+    report = check_batch_norm(class_implementation(TextbookBatchNorm), examples=EXAMPLES)
+    assert report.correct, report.table()
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Return the cases that the suite would draw, drawn once for all mutants."""
+    return {behaviour.name: draw(behaviour) for behaviour in BEHAVIOURS}
+
+
+def draw(behaviour, examples=8):
+    cases = []
+
+    @hypothesis.seed(0)
+    @hypothesis.settings(
+        max_examples=max(2, round(examples * behaviour.share)),
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @hypothesis.given(behaviour.cases)
+    def collect(case):
+        cases.append(case)
+
+    collect()
+    return cases
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_every_mutant_fails_a_behaviour(mutant, drawn):
+    implementation = class_implementation(mutant)
+    for behaviour in BEHAVIOURS:
+        if behaviour.contract_only:
+            continue
+        for case in drawn[behaviour.name]:
+            try:
+                behaviour.run(implementation, case, "correct")
+            except Exception:
+                return
+    pytest.fail(f"{mutant.__name__} passes: {mutant.__doc__}")
+
+
+@pytest.mark.parametrize("mutant", MUTANTS[:: max(1, len(MUTANTS) // EXAMPLES)])
+def test_the_report_fails_mutants(mutant):
+    report = check_batch_norm(class_implementation(mutant), examples=EXAMPLES)
+    assert not report.correct
+    failed = [result for result in report.results if result.correct == "failed"]
+    assert all(result.problem and result.example for result in failed)
+
+
+def test_at_least_thirty_mutants():
+    assert len(MUTANTS) >= 30
+    assert len({mutant.__name__ for mutant in MUTANTS}) == len(MUTANTS)
+
+
+# -- implementations that misbehave ---------------------------------------------------------
+
+
+def odd(forward=None, backward=None):
+    """Return a class whose passes are replaced by these functions."""
+
+    members = {}
+    if forward is not None:
+        members["forward"] = lambda self, x, training: forward(x)
+    if backward is not None:
+        members["backward"] = lambda self, grad_output: backward(grad_output)
+    Odd = type("Odd", (TextbookBatchNorm,), members)
+    return class_implementation(Odd)
+
+
+def one_over_zero(_):
+    return 1 // 0
+
+
+@pytest.mark.parametrize(
+    ("implementation", "words"),
+    [
+        (odd(one_over_zero), "raised ZeroDivisionError"),
+        (odd(lambda x: None), "should be an ndarray, got None"),
+        (odd(lambda x: x[:1]), "should have shape"),
+        (odd(lambda x: x.astype(np.float16)), "should have dtype float32, got float16"),
+        (odd(lambda x: x * np.float32(np.nan)), "is nan, should be"),
+    ],
+)
+def test_what_a_forward_pass_does_wrong_is_told(implementation, words):
+    report = check_batch_norm(implementation, examples=3, only="output in training")
+    assert not report.correct
+    assert words in report.results[0].problem
+
+
+@pytest.mark.parametrize(
+    ("backward", "words"),
+    [
+        (one_over_zero, "raised ZeroDivisionError"),
+        (lambda g: g, "no tuple of three: ndarray"),
+        (lambda g: None, "no tuple of three: None"),
+        (lambda g: (g[1:], None, None), "should have shape"),
+    ],
+)
+def test_what_a_backward_pass_does_wrong_is_told(backward, words):
+    report = check_batch_norm(odd(backward=backward), examples=3, only="gradient of the input, tr")
+    assert not report.correct
+    assert words in report.results[0].problem
+
+
+def test_an_implementation_that_never_returns_is_given_up_and_the_suite_goes_on():
+    release = []
+
+    def sleep(x):
+        while not release:
+            time.sleep(0.01)
+        return x
+
+    report = check_batch_norm(odd(sleep), examples=3, only="output in", seconds=0.2)
+    release.append(True)
+    assert len(report.results) == 2
+    for result in report.results:
+        assert result.problem == "did not return within 0.2 seconds"
+
+
+def test_what_is_not_supported_is_neither_passed_nor_failed():
+    class InferenceOnly:
+        unsupported = ("training", "backward", "running_statistics", "counter", "no_affine")
+        unsupported = (*unsupported, "bias_alone", "untracked", "float16", "rank4", "rank5")
+
+        def __init__(self, num_features, eps, momentum):
+            self.eps = eps
+
+        def forward(self, x, training):
+            assert not training
+            vectors = (self.running_mean, self.running_var, self.weight, self.bias)
+            mean, var, weight, bias = (v.reshape(-1, *(1,) * (x.ndim - 2)) for v in vectors)
+            return (x - mean) / np.sqrt(var + self.eps) * weight + bias
+
+    report = check_batch_norm(class_implementation(InferenceOnly), examples=5)
+    assert report.correct, report.table()
+    states = [result.correct for result in report.results]
+    assert states.count("passed") >= 6
+    assert "not supported" in states
+
+
+def test_a_plain_function_is_checked_without_its_backward_pass():
+    report = check_batch_norm(function_implementation(npbn.functional.batch_norm), examples=5)
+    assert report.accurate, report.table()
+    by_name = {result.name: result.correct for result in report.results}
+    assert by_name["gradient of the input, training"] == "not supported"
+    assert by_name["running statistics"] == "passed"
+
+
+def test_unknown_capabilities_and_behaviours_are_refused():
+    with pytest.raises(ValueError, match="flying"):
+        class_implementation(TextbookBatchNorm, ("flying",))
+    with pytest.raises(ValueError, match="no behaviour contains 'flying'"):
+        check_batch_norm(class_implementation(TextbookBatchNorm), only="flying")
+
+
+# -- the report -------------------------------------------------------------------------------
+
+
+def test_the_report_is_valid_json_and_repeats_itself():
+    implementation = class_implementation(MUTANTS[0])
+    options = {"examples": 2, "seed": 7, "only": "in"}
+    first, second = (check_batch_norm(implementation, **options) for _ in range(2))
+    assert first == second
+    content = json.loads(first.to_json())
+    assert content["correct"] is False
+    assert content["accuracy_contract"] is False
+    assert {behaviour["correct"] for behaviour in content["behaviours"]} >= {"failed", "passed"}
+
+
+def test_the_snippet_builds_the_case():
+    rng = np.random.default_rng(0)
+    setup = Setup(2, weight=np.float32([1, -np.inf]), running_mean=np.float32([0.1, np.nan]))
+    case = Case(setup, (Step(rng.normal(size=(2, 2, 1)).astype(np.float32), True),))
+    names = {}
+    exec(snippet(case), names)
+    rebuilt = names["case"]
+    np.testing.assert_array_equal(rebuilt.steps[0].x, case.steps[0].x)
+    np.testing.assert_array_equal(rebuilt.setup.weight, setup.weight)
+    np.testing.assert_array_equal(rebuilt.setup.running_mean, setup.running_mean)
+    assert rebuilt.setup.bias is None
+
+
+def test_a_passing_behaviour_reports_its_worst_error():
+    result = try_behaviour(BEHAVIOURS[0], npbn_implementation(npbn.BatchNorm1d), 10)
+    assert 0 < result.worst_eps <= 8
+    assert result.problem is None
