@@ -81,6 +81,8 @@ def test_the_arrows_between_the_parts_hold(file):
         top, _, rest = name.partition(".")
         if top == "npbn":
             target = rest.partition(".")[0]
+            if part == "testing" and not target:  # it stands outside, as npbn's users do
+                continue
             assert target not in forbidden, f"{file} imports {name}"
             # Not `from npbn import Linear`: that goes through all of npbn, and round in a circle.
             assert target in PARTS, f"{file} imports {name}"

@@ -13,6 +13,7 @@ import importlib
 import inspect
 import os
 import sys
+import warnings
 from collections import Counter
 
 import npbn
@@ -34,6 +35,7 @@ except ModuleNotFoundError:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    warnings.simplefilter("ignore")  # the implementation's: what it does wrong is reported
     commands = {"export": _export, "replay": _replay}
     try:
         if arguments and arguments[0] in commands:

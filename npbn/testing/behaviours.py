@@ -17,7 +17,8 @@ from npbn.testing.strategies import cases
 FORWARD = ("y",)
 RUNNING = ("running_mean", "running_var")
 GRADIENTS = ("grad_input", "grad_weight", "grad_bias")
-EVERYTHING = (*FORWARD, *RUNNING, *GRADIENTS)
+PASSES = (*FORWARD, *GRADIENTS)
+EVERYTHING = (*PASSES, *RUNNING)
 TRAIN, EVAL = ((True,),), ((False,),)
 BOTH = (*TRAIN, *EVAL)
 TWICE = ((True, True),)
@@ -108,6 +109,7 @@ def _accuracy() -> list[Behaviour]:
             "mean up to 10⁴ standard deviations",
             cases(ratios=(1e2, 1e3, 1e4), scales=(1.0, 100.0), eps=(1e-5,)),
             ("training",),
+            PASSES,
         ),
         Behaviour(
             "mean up to 10⁶ standard deviations",
@@ -116,8 +118,13 @@ def _accuracy() -> list[Behaviour]:
             (*FORWARD, *RUNNING),
             contract_only=True,
         ),
-        Behaviour("many values a channel", cases(shape=large, modes=BOTH), (), share=0.2),
-        Behaviour("tiny variance, eps decides", cases(scales=(1e-3, 1e-2), eps=(1e-5, 1e-3))),
+        Behaviour("many values a channel", cases(shape=large, modes=BOTH), (), PASSES, share=0.2),
+        Behaviour(
+            "tiny variance, eps decides",
+            cases(scales=(1e-3, 1e-2), eps=(1e-5, 1e-3)),
+            ("training",),
+            PASSES,
+        ),
         Behaviour(
             "constant channels give the bias",
             forward(values=strategies.constant, ratios=(0.0,), scales=(1.0, 1e30)),
@@ -146,11 +153,13 @@ def _accuracy() -> list[Behaviour]:
                 modes=BOTH,
             ),
             ("float16",),
+            PASSES,
         ),
         Behaviour(
             "float64 throughout",
             cases(dtype=np.float64, ratios=(0.0, 10.0, 1e6), modes=BOTH),
             ("float64",),
+            PASSES,
         ),
     ]
 
@@ -187,6 +196,7 @@ def _care() -> list[Behaviour]:
             "one sample of several positions will do",
             cases(shape=st.sampled_from([(1, 2, 2), (1, 1, 5)])),
             ("training",),
+            PASSES,
             rank=3,
         ),
         Behaviour(
@@ -259,27 +269,38 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "gradients without weight and bias",
         cases(affine=(NEITHER,), eps=(1e-5, 1.0)),
         (*TRAINING_PASS, "no_affine"),
+        GRADIENTS,
     ),
     Behaviour(
         "gradients without running statistics",
         cases(tracked=(False,), modes=BOTH),
-        ("backward", "untracked"),
+        ("training", "backward", "untracked"),
+        GRADIENTS,
     ),
-    Behaviour("eps in backward", cases(eps=(0.1, 1.0, 10.0), scales=(1.0, 0.1)), TRAINING_PASS),
+    Behaviour(
+        "eps in backward",
+        cases(eps=(0.1, 1.0, 10.0), scales=(1.0, 0.1)),
+        TRAINING_PASS,
+        GRADIENTS,
+    ),
     Behaviour(
         "several steps, switching modes",
         cases(modes=((True, True, False), (True, False, True, True), (False, True, False))),
         ("training", "running_statistics"),
     ),
-    Behaviour(
-        "any memory layout",
-        cases(
-            layouts=tuple(strategies.LAYOUTS),
-            shape=strategies.shapes((2, 3), least=3),
-            modes=BOTH,
-        ),
-        ("layouts",),
-        rank=3,
+    *(
+        Behaviour(
+            f"any memory layout, rank {rank} or higher",
+            cases(
+                layouts=tuple(strategies.LAYOUTS),
+                shape=strategies.shapes((rank,), least=3),
+                modes=BOTH,
+            ),
+            ("layouts",),
+            PASSES,
+            rank=rank,
+        )
+        for rank in (2, 3)
     ),
     *_ranks(),
     *_accuracy(),

@@ -71,7 +71,7 @@ def follow(
     setup = case.setup
     errors = Errors({}, {})
     for number, step in enumerate(case.steps, 1):
-        before = f"step {number}: "
+        before = f"step {number} ({'training' if step.training else 'evaluation'}): "
         y = layer.forward(step.x, step.training)
         found: dict[str, Any] = {"y": y}
         if step.grad_output is not None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import hypothesis
+import numpy as np
 from hypothesis import HealthCheck, Phase, Verbosity
 
 from npbn.testing.behaviours import BEHAVIOURS, Behaviour
@@ -185,7 +186,8 @@ def _within(seconds: float, call: Callable[[], Any]) -> Any:
 
     def work() -> None:
         try:
-            outcome["result"] = call()
+            with np.errstate(all="ignore"):  # what it warns of shows in its results
+                outcome["result"] = call()
         except BaseException as error:
             outcome["error"] = error
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from npbn.testing.case import Case
+from npbn.testing.protocol import CAPABILITIES
 
 PASSED, FAILED, NOT_SUPPORTED = "passed", "failed", "not supported"
 
@@ -67,7 +68,7 @@ class ConformanceReport:
         return self.correct and all(result.contract != FAILED for result in self.results)
 
     def table(self) -> str:
-        """Return the report as text."""
+        """Return the report as text; the example of the first failure only (JSON has all)."""
         width = max((len(result.name) for result in self.results), default=0)
         lines = [f"{self.implementation}: {self.examples} examples each, seed {self.seed}", ""]
         lines.append(f"{'behaviour':{width}}  {'correct':13}  {'contract':13}  worst error / eps")
@@ -75,11 +76,16 @@ class ConformanceReport:
             worst = "" if result.worst_eps is None else f"{result.worst_eps:17.3g}"
             marks = f"{result.correct:13}  {result.contract:13}  {worst}"
             lines.append(f"{result.name:{width}}  {marks}".rstrip())
-        for result in self.results:
-            if FAILED in (result.correct, result.contract):
-                lines += ["", f"{result.name}: {result.problem}"]
-                if result.example is not None:
-                    lines += ["smallest example found:", *_indented(result.example)]
+        failed = [r for r in self.results if FAILED in (r.correct, r.contract)]
+        # What is not even correct goes first: the contract's failures follow from it.
+        failed.sort(key=lambda result: result.correct != FAILED)
+        lines += ["", *(f"{result.name}: {result.problem}" for result in failed)] if failed else []
+        if failed and failed[0].example is not None:
+            lines += ["", f"the smallest example found of: {failed[0].name}"]
+            lines += [f"    {line}" for line in failed[0].example.splitlines()]
+        if not self.correct:
+            lines += ["", "What an implementation is not meant to do, it can say:"]
+            lines += [f"    unsupported = (...)  # of {', '.join(CAPABILITIES)}"]
         lines += [
             "",
             f"correct up to rounding:     {'yes' if self.correct else 'NO'}",
@@ -134,10 +140,6 @@ def _array(array: np.ndarray) -> str:
     )
     values = " ".join(values.split()).replace("nan", "np.nan").replace("inf", "np.inf")
     return f"np.array({values}, np.{array.dtype.name}).reshape({array.shape})"
-
-
-def _indented(text: str) -> list[str]:
-    return ["    " + line for line in text.splitlines()]
 
 
 def _plain(value: object) -> object:
