@@ -83,6 +83,15 @@ def test_sigmoid_and_its_gradient_are_torchs(dtype, data):
     assert_within(grad_input, torch_grad_input, bound * np.abs(grad) + lost, "grad_input")
 
 
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_infinities_and_zeros_propagate_as_in_torch(name, dtype):
+    x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0], dtype)
+    grad = np.array([2.0, -3.0, 5.0, -7.0, 11.0], dtype)
+    for mine, theirs in zip(forward_backward(name, x, grad), by_torch(name, x, grad), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @given(data=st.data())
 def test_sigmoids_gradient_keeps_its_digits_where_sigmoid_rounds_to_one(dtype, data):

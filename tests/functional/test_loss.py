@@ -223,6 +223,21 @@ def test_cross_entropy_changes_none_of_its_inputs(p):
     assert not any(np.shares_memory(a, b) for a in results for b in arrays)
 
 
+@given(problems(), st.sampled_from(REDUCTIONS))
+def test_backward_leaves_the_cache_as_it_was(p, reduction):
+    cache = cross_entropy_forward(p.logits, p.target, p.weight, *p.options)[1]
+    mse_cache = mse_forward(p.logits, 2 * p.logits, reduction)[1]
+    arrays = [field for field in (*cache, *mse_cache) if isinstance(field, np.ndarray)]
+    before = [a.copy() for a in arrays]
+    grads = [
+        cross_entropy_backward(cache, p.grad if p.reduction == "none" else None),
+        mse_backward(mse_cache, p.logits if reduction == "none" else None),
+    ]
+    for after, old in zip(arrays, before, strict=True):
+        assert_same_bits(after, old)
+    assert not any(np.shares_memory(grad, a) for grad in grads for a in arrays)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @given(data=st.data())
 def test_no_floating_point_warning_even_when_numpy_is_told_to_raise(dtype, data):

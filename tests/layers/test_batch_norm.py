@@ -199,6 +199,13 @@ def test_one_row_is_enough_in_eval_mode():
     assert npbn.BatchNorm1d(3).predict(draw(0, (1, 3), "f4")).shape == (1, 3)
 
 
+def test_running_statistics_are_updated_in_place_as_torchs_are():
+    layer = npbn.BatchNorm1d(3)
+    held = [getattr(layer, name) for name in BUFFERS]
+    layer(draw(0, (4, 3), "f4"))
+    assert all(getattr(layer, name) is array for name, array in zip(BUFFERS, held, strict=True))
+
+
 def test_eval_mode_leaves_statistics_and_counter_alone():
     layer = npbn.BatchNorm1d(3)
     layer(draw(0, (4, 3), "f4"))
