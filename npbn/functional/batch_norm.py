@@ -134,8 +134,9 @@ def batch_norm_backward(
     x̂ (the shift may miss the mean by std / 2). Derivation, in units u = eps / 2: a product
     g · (x − shift) loses 2 u, its partial sum of 8 at most 7 u, the factors in front 3 u; so
     grad_bias loses 8 u and grad_weight 12 u of their terms; grad_input loses 12 u in the
-    factor of x − shift, 1 u in that itself, 1 u in the product and 2 u in the two sums. Sums
-    of (N, C, ...) inputs with many positions go by pairs in blocks, and lose no more.
+    factor of x − shift, 1 u in that itself, 1 u in the product and 2 u in the two sums. With
+    more axes NumPy sums the positions by pairs, in blocks of up to 128 numbers, whose worst
+    case is 18 u where 7 u stand above. Errors seen stay below 2 eps.
 
     Parameters
     ----------
