@@ -12,7 +12,7 @@ __all__ = [
 
 
 class NpbnError(Exception):
-    """Base class: whatever npbn refuses to do, it refuses with one of these."""
+    """Base class of npbn's errors (arguments of a wrong value raise a plain ValueError)."""
 
 
 class ShapeError(NpbnError, ValueError):
