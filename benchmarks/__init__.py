@@ -1,0 +1,1 @@
+"""Programs that measure npbn beside others: ``python -m benchmarks NAME``."""
