@@ -1,20 +1,37 @@
-"""What mutation testing found no other test to hold batch norm's two roads to."""
+"""What mutation testing found no other test to notice: mostly which road a channel takes."""
 
 import inspect
 
 import numpy as np
 import pytest
 import torch
-from helpers import along, assert_within, batch, batch_shapes, exact_statistics, rngs
+from helpers import (
+    along,
+    assert_same_bits,
+    assert_within,
+    batch,
+    batch_shapes,
+    exact_statistics,
+    rngs,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npbn.functional import batch_norm, batch_norm_backward, batch_norm_forward
+import npbn
+from npbn.errors import DataError, ShapeError
+from npbn.functional import (
+    batch_norm,
+    batch_norm_backward,
+    batch_norm_forward,
+    cross_entropy,
+    linear,
+    measure,
+)
 from npbn.functional.batch_norm import BLOCK_BYTES, row_blocks
 from npbn.functional.batch_norm_exact import gradients_need_exact, needs_exact
 from npbn.functional.statistics import PARTIAL
 
-EPS32 = np.finfo(np.float32).eps
+EPS32, EPS64 = np.finfo(np.float32).eps, np.finfo(np.float64).eps
 
 
 def assert_contract(x, grad, weight, bias, running, eps=1e-5):
@@ -78,9 +95,85 @@ def test_blocks_hold_every_row_once_and_are_as_large_as_block_bytes_allows(rows,
     assert [block.start for block in blocks[1:]] == [block.stop for block in blocks[:-1]]
     assert (not blocks and rows == 0) or (blocks[0].start, blocks[-1].stop >= rows) == (0, True)
     group = PARTIAL * channels * x.itemsize  # the rows of one partial sum stay together
+    assert all(x[block].nbytes <= max(group, BLOCK_BYTES) for block in blocks)
     for block in blocks[:-1]:
         assert (block.stop - block.start) % PARTIAL == 0
-        assert min(group, BLOCK_BYTES - group) <= x[block].nbytes <= max(group, BLOCK_BYTES)
+        assert x[block].nbytes >= max(group, BLOCK_BYTES - group)
+
+
+@given(rngs(), st.integers(1, 10), st.sampled_from([1e3, 1e9, 1e15]))
+def test_the_mean_of_float64_values_that_cancel_keeps_its_digits(rng, pairs, large):
+    """Of n values up to M: the first mean may be n eps M; what it misses is summed exactly.
+
+    The sums of the deviations and of what those lost, at most eps M each, are rounded once, added
+    and divided: 2 eps (|mean| + (n + 1) eps M). Adding that to the first mean loses eps |mean|.
+    """
+    pair = large * rng.uniform(0.5, 1, pairs)
+    x = rng.permuted(np.concatenate([pair, -pair, rng.uniform(1, 2, 3)]))[:, None]
+    _, mean, _ = exact_statistics(x)
+    bound = EPS64 * (3 * mean + 2 * (len(x) + 1) * EPS64 * large)
+    assert_within(measure(x).mean, mean, bound, "mean")
+
+
+@pytest.mark.parametrize("name", ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"])
+def test_defaults_of_the_layers_are_torchs(name):
+    ours, theirs = getattr(npbn, name)(3), getattr(torch.nn, name)(3)
+    for option in ("num_features", "eps", "momentum", "affine", "track_running_stats"):
+        assert getattr(ours, option) == getattr(theirs, option), option
+    assert ours.bias is not None
+
+
+def test_defaults_of_cross_entropy_are_torchs():
+    theirs = inspect.signature(torch.nn.functional.cross_entropy).parameters
+    for name, parameter in list(inspect.signature(cross_entropy).parameters.items())[2:]:
+        assert parameter.default == theirs[name].default, name
+
+
+@given(st.integers(3, 2**40))
+def test_cross_entropy_refuses_any_target_beyond_the_classes(target):
+    with pytest.raises(DataError, match=f"from 0 to 2 .*got {target}"):
+        cross_entropy(np.zeros((2, 3)), np.array([0, target]))
+
+
+@pytest.mark.parametrize("missing", ["running_mean", "running_var"])
+def test_one_running_statistic_without_the_other_is_refused(missing):
+    vectors = {"running_mean": np.zeros(3), "running_var": np.ones(3), missing: None}
+    with pytest.raises(ValueError, match="running_mean and running_var go together"):
+        batch_norm(np.zeros((2, 3)), **vectors)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 2, 2)])
+def test_linear_refuses_a_weight_that_is_no_matrix(shape):
+    with pytest.raises(ShapeError, match=r"linear: expected weight of shape \(out_features, in_"):
+        linear(np.ones((2, 2)), np.ones(shape))
+
+
+@pytest.mark.parametrize("name", ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"])
+@pytest.mark.parametrize("rank", range(1, 7))
+def test_layers_take_inputs_of_the_ranks_that_torchs_take(name, rank):
+    x = np.random.default_rng(0).normal(size=(3,) * rank).astype(np.float32)
+    try:
+        getattr(torch.nn, name)(3)(torch.from_numpy(x))
+    except ValueError:
+        with pytest.raises(ShapeError, match=rf"{name}\(3\): expected input of shape"):
+            getattr(npbn, name)(3)(x)
+    else:
+        assert getattr(npbn, name)(3)(x).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"bias": False}, {"affine": False}, {"track_running_stats": False}]
+)
+def test_resets_make_parameters_and_running_statistics_as_new(options):
+    layer, new = npbn.BatchNorm1d(3, **options), npbn.BatchNorm1d(3, **options).state_dict()
+    layer.load_state_dict({name: value + 5 for name, value in new.items()})
+    layer.reset_running_stats()
+    for name, value in layer.state_dict().items():
+        kept = name in ("weight", "bias")
+        np.testing.assert_array_equal(value, new[name] + 5 if kept else new[name], name)
+    layer.reset_parameters()
+    for name, value in layer.state_dict().items():
+        assert_same_bits(value, new[name], name)
 
 
 def test_defaults_of_the_functions_are_torchs():
@@ -113,7 +206,7 @@ def test_float32_batch_statistics_keep_the_contract_at_any_scale(scale, rng, sha
 
 @pytest.mark.parametrize("by_batch", [True, False])
 @pytest.mark.parametrize("shape", [(2, 8), (100, 8), (1000, 8), (40, 8, 5), (300, 8, 3)])
-def test_ordinary_channels_take_the_fast_road_beside_those_that_cannot(by_batch, shape):
+def test_ordinary_channels_take_the_fast_road_alone_and_beside_those_that_cannot(by_batch, shape):
     """A rough mean of 64 rows misses by std / 2, the limit, once in 10⁴ channels: not here."""
     x, *_, running = drawn_arguments(np.random.default_rng(0), shape, by_batch)
     x[:, 1] *= 0.01
@@ -124,8 +217,10 @@ def test_ordinary_channels_take_the_fast_road_beside_those_that_cannot(by_batch,
     if running is not None:
         running[0][4], running[1][6] = 1e32, np.nan
     mean, var = running or (None, None)
-    cache = batch_norm_forward(x, mean, var, training=by_batch)[1]
-    np.testing.assert_array_equal(cache.exact, extreme)
+    for channels in (slice(None), *([channel] for channel in range(8))):
+        vectors = (None if v is None else v[channels] for v in (mean, var))
+        cache = batch_norm_forward(x[:, channels], *vectors, training=by_batch)[1]
+        np.testing.assert_array_equal(cache.exact, extreme[channels])
 
 
 @pytest.mark.parametrize(
