@@ -244,6 +244,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         tracked=(False,),
     ),
     _running("running statistics"),
+    _running("running statistics in float64", "float64", dtype=np.float64, ratios=(0.0, 10.0, 1e6)),
     _running("evaluation leaves the running statistics", modes=EVAL),
     _running("momentum 0, 1 and outside", momenta=(0.0, 1.0, -0.5, 1.5)),
     _running(
