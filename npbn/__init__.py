@@ -2,6 +2,7 @@
 
 from npbn import data, errors, functional, init
 from npbn.data import ArrayDataset, DataLoader
+from npbn.functional.threads import get_num_threads, set_num_threads
 from npbn.layers import (
     BatchNorm1d,
     BatchNorm2d,
@@ -46,7 +47,9 @@ __all__ = [
     "errors",
     "evaluate",
     "functional",
+    "get_num_threads",
     "init",
+    "set_num_threads",
     "train_epoch",
     "train_step",
 ]

