@@ -16,9 +16,11 @@ from benchmarks.task import Task, WrongError
 INPUTS, CLASSES = 784, 10
 LEARNING_RATE = 0.01
 EPS, MOMENTUM = 1e-5, 0.1
-# A float32 step differs from the float64 one by rounding, near 1e-6 in norm, and by single ReLU
-# whose input rounds to the other side of 0, near 1e-5; any wrong equation is off by far more.
-TOLERANCE = 1e-3
+TOLERANCE = 1e-3  # relative, in norm: float32 rounding is near 1e-5, wrong equations above 1e-2
+# In a float32 step, inputs of a few ReLU round to the other side of 0, and their gradients flow
+# in one version and not in the other. A gradient is a sum of N · width terms of random sign, so
+# that one term is 1 / sqrt(N · width) of it.
+FLIPS = 4
 STEPS = 3  # of training that are compared
 
 State = dict[str, np.ndarray]
@@ -53,6 +55,16 @@ def draw(case: Mapping[str, Any]) -> Problem:
     x = rng.random((case["batch"], INPUTS), np.float32)
     target = rng.integers(0, CLASSES, case["batch"])
     return Problem(state, x, target, case["batch_norm"], case["width"])
+
+
+def draw_trained(case: Mapping[str, Any]) -> Problem:
+    """Draw the same with vectors such as training leaves behind, for predictions."""
+    problem = draw(case)
+    rng = np.random.default_rng(case["batch"])
+    for values in problem.state.values():
+        if values.ndim == 1:
+            values += rng.uniform(-0.5, 0.5, values.shape)
+    return problem
 
 
 def double(state: State) -> State:
@@ -131,7 +143,8 @@ def prove_training(problem: Problem, task: Task) -> None:
     """Run three steps and compare loss, parameters and running statistics with float64.
 
     Of every array the *change* is compared, in norm: ``|change - exact change|`` may be a
-    thousandth of ``|exact change|``, plus what rounding the array three times to float32 costs.
+    thousandth of ``|exact change|``, plus what rounding the array three times to float32 costs,
+    plus, for parameters, a few terms of the gradient.
 
     Raises
     ------
@@ -150,7 +163,8 @@ def prove_training(problem: Problem, task: Task) -> None:
         if results[name].dtype != np.float32:
             raise WrongError(f"{name} is {results[name].dtype}, should be float32")
         change = np.linalg.norm(exact[name] - start)
-        allowed = TOLERANCE * change + STEPS * eps * np.linalg.norm(exact[name])
+        flips = 0 if "running" in name else FLIPS / np.sqrt(len(problem.x) * problem.width)
+        allowed = (TOLERANCE + flips) * change + STEPS * eps * np.linalg.norm(exact[name])
         compare(name, results[name], exact[name], allowed)
 
 

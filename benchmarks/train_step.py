@@ -25,7 +25,7 @@ def run(out: Path, quick: bool, threads: list[int]) -> None:
                     about = {"batch": batch, "batch_norm": batch_norm}
                     case = {**about, "width": 256}
                     entries = {name: Entry(name, case) for name in contenders}
-                    contests.append(team.contest(about, entries, 3 if quick else 31))
+                    contests.append(team.contest(about, entries, 3 if quick else 21))
                     report.progress(f"batch {batch} {NETWORKS[batch_norm]}", contests[-1])
     report.write(out, "train_step", contests, markdown(contests, contenders), draw)
 
@@ -74,8 +74,8 @@ def draw(contests: list[dict[str, Any]], path: Path) -> None:
             these = [c for c in contests if (c["threads"], c["batch_norm"]) == (count, batch_norm)]
             batches = [c["batch"] for c in these]
             pictures.absolute(axes, batches, these, CONTENDERS, batches)
-            axes.set(title=f"{title}, {report.threads(count)}", xticks=batches, xticklabels=batches)
-            axes.minorticks_off()
+            axes.set(title=f"{title}, {report.threads(count)}")
+            pictures.plain_ticks(axes, batches)
     figure.supxlabel("batch size")
     figure.supylabel("training step, µs per sample")
     pictures.save(figure, panels, path)

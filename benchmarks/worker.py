@@ -118,7 +118,8 @@ class Worker:
     def time(self, number: int, seconds: float) -> dict[str, float]:
         """Return the seconds of one run, the mean over about `seconds`."""
         task = self.tasks[number]
-        task.run()  # brings code and data back into the caches after the others' turn
+        if self.seconds[number] < seconds / 2:
+            task.run()  # brings code and data back into the caches after the others' turn
         self.seconds[number] = timed(task, max(1, round(seconds / self.seconds[number])))
         return {"seconds": self.seconds[number]}
 
