@@ -1,7 +1,7 @@
 """Run one of the programs, or all: ``python -m benchmarks [NAME] [--quick] [--threads 1,2]``."""
 
 import argparse
-import importlib
+import importlib.util
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,6 +26,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.program not in (None, *PROGRAMS):
         parser.error(f"unknown program {options.program!r}: there is {', '.join(PROGRAMS)}")
+    for needed in ("matplotlib", "hypothesis"):  # before an hour of measuring, not after
+        if importlib.util.find_spec(needed) is None:
+            parser.error(f"{needed} is not installed: pip install -e '.[benchmarks]'")
     cpus = len(allowed_cpus())
     threads = options.threads or [1, 2][:cpus]
     if max(threads) > cpus:

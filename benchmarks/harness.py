@@ -74,6 +74,7 @@ class Process:
         line = self.process.stdout.readline()
         if line:
             return json.loads(line)
+        self.process.wait()  # until it has said why
         self.errors.seek(0)
         last = (self.errors.read().strip().splitlines() or ["without a word"])[-1]
         self.refused = {"refused": f"its process ended: {last}", "kind": "failed"}
