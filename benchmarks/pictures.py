@@ -92,16 +92,16 @@ def absolute(
 def fit(
     axes: plt.Axes, name: str, row: int, xs: Sequence[float], ys: Sequence[float], k: float
 ) -> None:
-    """Draw y = a · x^k through the middle of the points, and write k into the corner."""
+    """Draw y = a · x^k through the middle of the points, and write k into the free corner."""
     middle = [np.exp(np.mean(np.log(values))) for values in (xs, ys)]
     line = middle[1] * (np.array(xs) / middle[0]) ** k * 1e6
     axes.plot(xs, line, color="black", lw=1, ls=":")
     axes.text(
-        0.97,
-        0.94 - 0.08 * row,
+        0.03 if k > 0.5 else 0.97,
+        0.96 - 0.08 * row,
         f"{name}: k = {k:.2f} from {xs[0]}",
         transform=axes.transAxes,
-        ha="right",
+        ha="left" if k > 0.5 else "right",
         va="top",
         color=STYLES[name]["color"],
     )

@@ -97,7 +97,7 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 def times_and_ratios(
     title: str, first: str, rows: Mapping[str, Contest], contenders: Sequence[str]
 ) -> str:
-    """Return a heading, a table of times and one of ratios to npbn's."""
+    """Return a heading, a table of times and one of ratios to npbn's, and notes."""
     times = [[row, *(time_cell(c, name) for name in contenders)] for row, c in rows.items()]
     others = contenders[1:]
     relative = []
@@ -106,7 +106,12 @@ def times_and_ratios(
         relative.append([row, *(ratio_cell(contest, *pair) for pair in pairs)])
     head = [f"{'npbn in the floor' if name == 'floor' else name}" for name in others]
     tables = table([first, *contenders], times), table([f"{first}, ratio", *head], relative)
-    return f"## {title}\n\n" + "\n".join(tables)
+    notes = [
+        f"- {first} {row}, {name}: {note}\n"
+        for row, contest in rows.items()
+        for name, note in contest["notes"].items()
+    ]
+    return f"## {title}\n\n" + "\n".join([*tables, "".join(notes)]).rstrip("\n") + "\n"
 
 
 # -- output -------------------------------------------------------------------------------------

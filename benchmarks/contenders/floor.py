@@ -59,7 +59,7 @@ def train_step(problem: network.Problem) -> Task:
         for product in products:
             product()
 
-    note = f"weights in {', '.join(orders)} order (C: rows contiguous, F: columns), the fastest"
+    note = f"fastest with weights in {', '.join(orders)} order (C: rows contiguous, F: columns)"
     return Task(run, None, note)
 
 
