@@ -247,8 +247,11 @@ def plot(path: Path, ratios: list[float], worst: dict[str, dict[str, list[float]
     plt.close(figure)
 
 
-def run(out: Path, quick: bool) -> None:
-    """Measure, and write accuracy.json, accuracy.md and accuracy.png into `out`."""
+def run(out: Path, quick: bool, threads: list[int]) -> None:
+    """Measure, and write accuracy.json, accuracy.md and accuracy.png into `out`.
+
+    `threads` is what other programs take: errors are those of one thread.
+    """
     ratios = [float(10**power) for power in np.arange(0, 7.5, 1 if quick else 0.5)]
     seeds = 1 if quick else SEEDS
     found = contenders()

@@ -60,7 +60,7 @@ def test_without_torch_a_line_says_so_and_the_rest_is_measured(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["speed"], "unknown program 'speed': there is accuracy"),
+        (["speed"], "unknown program 'speed': there is batch_norm, "),
         (["accuracy", "--out", __file__], "test_accuracy.py: File exists"),
     ],
 )

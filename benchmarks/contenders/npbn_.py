@@ -1,0 +1,65 @@
+"""npbn."""
+
+import numpy as np
+
+import npbn
+from benchmarks import batch_norm as bn
+from benchmarks import network
+from benchmarks.task import Task
+
+
+def set_threads(threads: int) -> None:
+    """Limit npbn's own threads, if it has any."""
+    getattr(npbn, "set_num_threads", lambda threads: None)(threads)
+
+
+def batch_norm(problem: bn.Problem) -> Task:
+    """Return npbn's layer at work."""
+    setup, (x, g), mode = problem.setup, problem.arrays, problem.mode
+    layer = npbn.BatchNorm1d(setup.num_features, setup.eps, setup.momentum, dtype=setup.dtype)
+    layer.load_state_dict(bn.state_of(setup))
+
+    def train() -> tuple[np.ndarray, ...]:
+        layer.zero_grad()
+        y = layer(x)
+        return y, layer.backward(g)
+
+    def read(outcome: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
+        results = dict(zip(("y", "grad_input"), outcome, strict=False))
+        if mode != "eval":
+            results |= {"running_mean": layer.running_mean, "running_var": layer.running_var}
+        if mode == "forward + backward":
+            results |= {"grad_weight": layer.weight.grad, "grad_bias": layer.bias.grad}
+        return results
+
+    runs = {
+        "forward": lambda: (layer(x),),
+        "forward + backward": train,
+        "eval": lambda: (layer.predict(x),),
+    }
+    return Task(runs[mode], read)
+
+
+def network_of(problem: network.Problem) -> npbn.MLP:
+    """Return the network in its initial state."""
+    net = npbn.MLP(network.INPUTS, problem.width, network.CLASSES, problem.batch_norm)
+    net.load_state_dict(problem.state)
+    return net
+
+
+def train_step(problem: network.Problem) -> Task:
+    """Return a step of training."""
+    net = network_of(problem)
+    criterion = npbn.CrossEntropyLoss()
+    optimizer = npbn.SGD(net.parameters(), lr=network.LEARNING_RATE)
+
+    def run() -> float:
+        return npbn.train_step(net, problem.x, problem.target, criterion, optimizer)[0]
+
+    return Task(run, lambda loss: {**net.state_dict(), "loss": np.float64(loss)})
+
+
+def predict(problem: network.Problem) -> Task:
+    """Return a prediction."""
+    net = network_of(problem)
+    return Task(lambda: net.predict(problem.x), lambda logits: {"logits": logits})

@@ -1,0 +1,251 @@
+"""Statistics, tables, targets and pictures, of made-up seconds."""
+
+import json
+import runpy
+import sys
+from itertools import product
+
+import numpy as np
+import pytest
+
+from benchmarks import batch_norm, footprint, inference, report, scaling, targets, train_step
+from benchmarks.memory import RESET
+
+CONTEST = {
+    "threads": 1,
+    "seconds": {"npbn": [1e-3, 2e-3, 4e-3], "torch eager": [3e-3, 4e-3, 4e-3], "floor": []},
+    "refused": {"jax.jit": "skipped: jax is not installed"},
+}
+
+
+def test_a_ratio_is_taken_within_each_round():
+    assert report.ratio(CONTEST, "npbn", "torch eager") == pytest.approx([1.5, 2, 2.5])
+    assert report.ratio(CONTEST, "npbn", "jax.jit") is None
+    assert report.ratios([CONTEST], "npbn", "torch eager", threads=1) == [2]
+    assert report.ratios([CONTEST], "npbn", "torch eager", threads=2) == []
+    assert report.ratio_cell(CONTEST, "npbn", "torch eager") == "2.00 [1.50 to 2.50]"
+
+
+def test_a_time_is_its_median_and_minimum_or_says_what_is_the_matter():
+    assert report.time_cell(CONTEST, "npbn") == "2.00 ms (1.00 ms)"
+    assert report.time_cell(CONTEST, "jax.jit") == "skipped"
+    assert report.time_cell(CONTEST, "floor") == report.time_cell(CONTEST, "MyGrad") == "-"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (6.123e-6, "6.12 µs"),
+        (2.634e-4, "263 µs"),
+        (9.996e-4, "1.00 ms"),
+        (0.0123, "12.3 ms"),
+        (1234.0, "1,230 s"),
+        (5e-8, "0.0500 µs"),
+    ],
+)
+def test_times_are_written_with_three_digits(seconds, text):
+    assert report.duration(seconds) == text
+
+
+def test_a_table_is_markdown():
+    assert report.table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |\n"
+
+
+@pytest.mark.parametrize(
+    ("measured", "limit", "verdict"),
+    [
+        (2.0, False, "aim met"),
+        (1.0, False, "met"),
+        (0.99, False, "**missed**"),
+        (None, False, "not measured"),
+        (1.0, True, "aim met"),
+        (2.0, True, "met"),
+        (2.01, True, "**missed**"),
+    ],
+)
+def test_a_target_is_met_or_missed(measured, limit, verdict):
+    at_least, aim = (2.0, 1.0) if limit else (1.0, 2.0)
+    goal = targets.Goal("step", "torch", at_least, aim, measured, limit)
+    assert goal.verdict() == verdict
+    assert verdict in targets.table([goal])
+
+
+def test_a_geometric_mean_of_nothing_is_nothing():
+    assert targets.geometric_mean([0.5, 2.0]) == pytest.approx(1)
+    assert targets.geometric_mean([]) is None
+
+
+def test_exponents_are_fitted_to_the_smaller_and_the_larger_half():
+    xs = [8, 16, 32, 64, 128]
+    small, large = scaling.halves(xs)
+    assert xs[small] == [8, 16, 32]
+    assert xs[large] == [32, 64, 128]
+    assert scaling.exponent(xs, [x**-0.5 for x in xs]) == pytest.approx(-0.5)
+
+
+def contests(cases, contenders, threads=(1,)):
+    """Return contests in which every contender takes twice as long as the one before it."""
+    return [
+        {
+            **case,
+            "threads": count,
+            "seconds": {name: [1e-3 * 2**i] * 3 for i, name in enumerate(contenders)},
+            "notes": {"floor": "in C order"} if "floor" in contenders else {},
+            "refused": {},
+        }
+        for count in threads
+        for case in cases
+    ]
+
+
+def batch_norms():
+    found = product(batch_norm.DTYPES[:1], batch_norm.MODES, batch_norm.SHAPES[::3])
+    cases = [{"shape": list(shape), "dtype": d, "mode": m} for d, m, shape in found]
+    names = [batch_norm.entry_name(n, d) for d in batch_norm.DATA for n in batch_norm.BY_DATA]
+    return contests(cases, ["npbn", "torch eager", "floor", *names[2:]])
+
+
+def steps(program, threads=(1,)):
+    cases = [
+        {"batch": batch, "batch_norm": batch_norm}
+        for batch, batch_norm in product(program.BATCHES, (True, False))
+    ]
+    return contests(cases, program.CONTENDERS, threads)
+
+
+def sweeps():
+    cases = [
+        {"sweep": sweep, "size": size, "batch": size if sweep == "batch" else scaling.BATCH}
+        for sweep, sizes in scaling.SWEEPS.items()
+        for size in sizes
+    ]
+    return contests(cases, scaling.CONTENDERS)
+
+
+@pytest.mark.parametrize(
+    ("program", "found", "rows"),
+    [
+        (
+            batch_norm,
+            batch_norms(),
+            [
+                "| forward, up to 1 MB, the least, 1 thread | torch eager | ≥ 0.7x | ≥ 1x "
+                "| 2.00x | aim met |",
+                "| (60, 100) | 2.00 [2.00 to 2.00] | 0.25 [0.25 to 0.25] |",
+            ],
+        ),
+        (
+            train_step,
+            steps(train_step, threads=(1, 2)),
+            [
+                "| batch 64, 1 thread | torch eager | ≥ 1.4x | ≥ 2x | 2.00x | aim met |",
+                "| batch 1024, 2 threads | its matrix products | ≤ 1.25x | ≤ 1.1x | 0.02x | "
+                "aim met |",
+                "- batch 16, floor: in C order",
+            ],
+        ),
+        (
+            inference,
+            steps(inference),
+            ["| 256 | 256,000 | 128,000 | 64,000 | 32,000 |"],
+        ),
+        (
+            scaling,
+            sweeps(),
+            [
+                "| npbn | batch 256 to 8192 | -1.00 |",
+                "| torch eager | width 512 to 2048 | 0.00 |",
+            ],
+        ),
+    ],
+)
+def test_results_become_json_tables_and_a_picture(tmp_path, program, found, rows):
+    name = program.__name__.rpartition(".")[2]
+    takes_contenders = program is not scaling
+    names = [n for n in program.CONTENDERS if n in found[0]["seconds"]]
+    tables = program.markdown(found, tuple(names)) if takes_contenders else program.markdown(found)
+    report.write(tmp_path, name, found, tables, program.draw)
+    text = (tmp_path / f"{name}.md").read_text(encoding="utf-8")
+    for row in rows:
+        assert row in text
+    results = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
+    assert results["contests"] == found
+    assert results["machine"]["processor"]
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+MEMORY = {
+    "npbn": {"imported": 40 << 20, "ready": 50 << 20, "peak": 55 << 20},
+    "torch eager": {"imported": 200 << 20, "ready": 250 << 20, "peak": 270 << 20},
+}
+
+
+def test_the_footprint_is_shown_beside_torch_or_alone(tmp_path):
+    contest = {
+        "threads": 1,
+        "seconds": {"numpy": [0.1, 0.1], "npbn": [0.12, 0.12], "torch": [2.0, 2.0]},
+        "refused": {},
+        "bytes": {"npbn": 45 << 20, "torch": 700 << 20},
+        "memory": {"64": MEMORY},
+    }
+    text = footprint.markdown(contest)
+    assert "| import npbn, 1 thread | import numpy | ≤ 1.3x | ≤ 1.1x | 1.20x | met |" in text
+    assert "| ≤ 1x | ≤ 0.5x | 0.25x | aim met |" in text
+    assert "| 64 | npbn | 40.0 MB | 50.0 MB | 55.0 MB | 5.00 MB |" in text
+    footprint.draw([contest], tmp_path / "footprint.png")
+    assert (tmp_path / "footprint.png").exists()
+    alone = {**contest, "memory": {"64": {"npbn": MEMORY["npbn"]}}}
+    assert "peak memory" not in footprint.markdown(alone)
+
+
+def test_the_installed_size_counts_what_is_required():
+    numpy_alone = footprint.installed_size("numpy")
+    assert numpy_alone > 10 << 20
+    assert numpy_alone < footprint.installed_size("npbn") < numpy_alone + (5 << 20)
+
+
+@pytest.mark.skipif(not RESET.exists(), reason="this system does not tell a process its peak")
+def test_memory_is_measured_in_a_process_of_its_own():
+    moments = footprint.memory((8,), with_torch=False)["8"]["npbn"]
+    assert 0 < moments["imported"] <= moments["ready"] <= moments["peak"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["speed"], "unknown program 'speed': there is batch_norm, train_step, "),
+        (["train_step", "--threads", "1000"], "--threads 1000: this process may use "),
+        (["--threads", "1,x"], "argument --threads: expected numbers such as 1,2, got '1,x'"),
+        (["--threads", "0"], "argument --threads: expected numbers such as 1,2, got '0'"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_and_status_2(monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("benchmarks", run_name="__main__")
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert f"python -m benchmarks: error: {message}" in lines[0]
+
+
+def test_quick_leaves_torch_compile_out_and_says_so(capsys):
+    assert report.without_compile(("npbn", "torch.compile")) == ("npbn",)
+    assert capsys.readouterr().out == "torch.compile: skipped by --quick\n"
+
+
+def test_a_progress_line_has_npbns_time_and_the_ratios(capsys):
+    contest = {**CONTEST, "seconds": {"npbn": [1e-3], "torch eager": [2e-3]}}
+    report.progress("batch 64", contest)
+    report.progress("batch 64", {**contest, "seconds": {}})
+    assert capsys.readouterr().out.splitlines() == [
+        "batch 64, 1 thread: npbn 1.00 ms, torch eager 2.00x",
+        "batch 64: npbn was not timed",
+    ]
+
+
+def test_a_spread_is_that_of_the_rounds():
+    seconds = {"npbn": [1.0] * 5, "torch eager": [1.0, 2.0, 3.0, 4.0, 50.0]}
+    low, median, high = report.ratio({"seconds": seconds}, "npbn", "torch eager")
+    assert (low, median, high) == (2, 3, 4)
+    assert np.isfinite(high)
