@@ -1,5 +1,7 @@
 """Where randomness comes from: a Generator that is passed, never NumPy's global state."""
 
+from __future__ import annotations  # np.random, named in hints, takes 20 ms to load
+
 import numpy as np
 
 

@@ -1,5 +1,7 @@
 """Arrays as a data set, and the loader that hands it out in batches."""
 
+from __future__ import annotations  # np.random, named in hints, takes 20 ms to load
+
 from collections.abc import Iterator
 
 import numpy as np
