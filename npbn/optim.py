@@ -135,7 +135,7 @@ class SGD:
             state = self.state.setdefault(parameter, {})
             buffer = state.get("momentum_buffer")
             if buffer is None:
-                buffer = step.copy()
+                buffer = step.copy(order="K")  # as the parameter lies in memory
             else:
                 buffer = group["momentum"] * buffer + (1 - group["dampening"]) * step
             state["momentum_buffer"] = buffer = np.asarray(buffer, values.dtype)
@@ -190,7 +190,8 @@ class SGD:
                 raise StateDictError(
                     f"SGD.load_state_dict: momentum_buffer of {number}: {error}"
                 ) from error
-            state[parameter] = {"momentum_buffer": np.array(buffer, parameter.dtype)}
+            state[parameter] = {"momentum_buffer": np.empty_like(parameter.data)}
+            state[parameter]["momentum_buffer"][...] = buffer
         options = [
             {**mine, **{name: saved[name] for name in self.defaults if name in saved}}
             for mine, saved in zip(self.param_groups, groups, strict=True)

@@ -6,6 +6,7 @@ import numpy as np
 
 from npbn.errors import DataError, DtypeError, ShapeError
 from npbn.functional.checks import float_array, same_dtype, same_shape
+from npbn.functional.passes import ones
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -15,8 +16,9 @@ class CrossEntropyCache(NamedTuple):
 
     Attributes
     ----------
-    probabilities : ndarray, shape (M, C), float64
-        softmax of the logits, the M terms of all leading and trailing axes as rows.
+    probabilities : ndarray, shape (C, M), float64
+        softmax of the logits, the M terms of all leading and trailing axes as columns: long
+        loops, where rows of C classes would be short ones.
     target : ndarray, shape (M,), int64
         Class of each term; 0 where it is ignored.
     term_weight : ndarray, shape (M,), float64
@@ -88,25 +90,25 @@ def cross_entropy_forward(
     .. [1] C. Szegedy et al., "Rethinking the Inception Architecture for Computer Vision",
        2015, arXiv:1512.00567, section 7.
     """
-    classes = logits.shape[0 if logits.ndim == 1 else 1]
-    rows = np.moveaxis(logits, 1, -1) if logits.ndim > 2 else logits
-    terms = rows.astype(np.float64).reshape(target.size, classes)
+    by_class = logits if logits.ndim == 1 else logits.swapaxes(0, 1)
+    classes = len(by_class)
+    terms = by_class.reshape(classes, target.size).astype(np.float64, order="C")
     index = target.reshape(-1).astype(np.int64)
     counted = index != ignore_index
     some_ignored = np.count_nonzero(counted) < counted.size
     if some_ignored:
         index[~counted] = 0
-    class_weight = np.ones(classes) if weight is None else weight.astype(np.float64)
+    class_weight = ones(classes) if weight is None else weight.astype(np.float64)
     term_weight = counted * (1.0 if weight is None else class_weight[index])
 
-    shifted = terms - np.maximum.reduce(terms, axis=1, keepdims=True)
+    shifted = terms - np.maximum.reduce(terms, axis=0)
     exponentials = np.exp(shifted)
-    total = np.add.reduce(exponentials, axis=1, keepdims=True)
+    total = np.add.reduce(exponentials, axis=0)
     log_total = np.log(total)
-    losses = log_total[:, 0] - shifted[np.arange(len(index)), index]
+    losses = log_total - shifted[index, np.arange(len(index))]
     losses *= term_weight
     if label_smoothing:
-        uniform = (log_total - shifted) @ class_weight / classes
+        uniform = class_weight @ (log_total - shifted) / classes
         losses = (1 - label_smoothing) * losses + label_smoothing * uniform
     if some_ignored:  # also where an ignored term is NaN or infinite
         losses = np.where(counted, losses, 0.0)
@@ -152,7 +154,7 @@ def cross_entropy_backward(
         Zero wherever the target is ignored.
     """
     p, smoothing, w = cache.probabilities, cache.label_smoothing, cache.class_weight
-    count, classes = p.shape
+    classes, count = p.shape
     scaled = (1 - smoothing) * cache.term_weight
     factor = 1.0
     if cache.reduction == "mean":
@@ -160,17 +162,17 @@ def cross_entropy_backward(
     elif cache.reduction == "none":
         factor = grad_output.reshape(-1).astype(np.float64)
     scaled *= factor
-    grad = p * scaled[:, None]
-    grad[np.arange(count), cache.target] -= scaled
+    grad = p * scaled
+    grad[cache.target, np.arange(count)] -= scaled
     if smoothing:
-        grad += np.reshape(factor, (-1, 1)) * (smoothing / classes * (p * w.sum() - w))
+        grad += factor * (smoothing / classes * (p * w.sum() - w[:, None]))
     if np.count_nonzero(cache.counted) < count:
-        grad = np.where(cache.counted[:, None], grad, 0.0)
-    grad = grad.astype(cache.dtype)
-    if len(cache.logits_shape) <= 2:
-        return grad.reshape(cache.logits_shape)
+        grad = np.where(cache.counted, grad, 0.0)
+    if len(cache.logits_shape) == 1:
+        return grad.reshape(classes).astype(cache.dtype)
     leading, _, *trailing = cache.logits_shape
-    return np.ascontiguousarray(np.moveaxis(grad.reshape(leading, *trailing, classes), -1, 1))
+    grad = grad.reshape(classes, leading, *trailing).swapaxes(0, 1)
+    return grad.astype(cache.dtype, order="C")
 
 
 def cross_entropy(
