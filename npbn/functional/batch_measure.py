@@ -4,16 +4,13 @@ Both write the mean as shift + offset, shift a vector in x's dtype that has been
 subtracted from x without loss where it matters (Sterbenz), and offset in float64.
 """
 
-import math
-
 import numpy as np
 
 from npbn.functional.batch_norm_exact import TINY, split
 from npbn.functional.passes import (
-    ones,
-    per_channel,
+    centred_sums,
     subtract,
-    sums_and_dots,
+    wide_sums,
     zeros,
 )
 from npbn.functional.statistics import BatchStatistics, measure
@@ -47,7 +44,7 @@ def measure_batch(
     if x.dtype == np.float32 and x.nbytes <= WIDE_BYTES:
         statistics, cancelled = measure_wide(x)
         shift, offset = zeros(x.shape[1], x.dtype), statistics.mean
-        if cancelled:  # a constant channel among them, maybe, which has to give exactly the bias
+        if cancelled:
             shift, offset = split(shift, offset)
             subtract(x, shift, out=centred)
         return statistics, shift, offset, zeros(x.shape[1], np.bool_)
@@ -57,37 +54,34 @@ def measure_batch(
 def measure_wide(x: np.ndarray) -> tuple[BatchStatistics, bool]:
     """Measure a float32 batch by Σx and Σx² in float64; where those cancel, once more, centred.
 
-    Tell also whether they cancelled anywhere.
+    Tell also whether they cancelled anywhere but in a constant channel.
     """
     count = x.size // max(x.shape[1], 1)
     mean, m2, lost = _wide_moments(x.astype(np.float64), count)
     sure = CANCELS * m2 >= lost  # False for NaN
-    cancelled = np.count_nonzero(sure) < len(sure)
-    if cancelled:
-        doubtful = ~sure
-        shift = mean[doubtful].astype(x.dtype)  # a constant channel's value, exactly
-        deviation = x[:, doubtful].astype(np.float64) - per_channel(shift, x.ndim)
-        missed, m2[doubtful], _ = _wide_moments(deviation, count)
-        mean[doubtful] = shift + missed
-        np.maximum(m2, 0, out=m2)
-    return BatchStatistics(count, mean, m2), cancelled
+    if np.count_nonzero(sure) == len(sure):
+        return BatchStatistics(count, mean, m2), False
+    doubtful = np.flatnonzero(~sure)
+    channels = x[:, doubtful]
+    shift = channels[(slice(1), slice(None), *(slice(1),) * (x.ndim - 2))]
+    deviation = channels - shift.astype(np.float64)
+    shift = shift.reshape(-1)
+    if not deviation.any():
+        mean[doubtful], m2[doubtful] = shift, 0.0
+        return BatchStatistics(count, mean, m2), False
+    missed, m2[doubtful], _ = _wide_moments(deviation, count)
+    mean[doubtful] = shift + missed
+    return BatchStatistics(count, mean, np.maximum(m2, 0)), True
 
 
 def _wide_moments(wide: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean, Σx² − n · mean² and n · mean² of a float64 array, which is overwritten."""
-    sums = _wide_sums(wide)
-    squares = _wide_sums(np.square(wide, out=wide))
+    sums = wide_sums(wide)
+    squares = wide_sums(np.square(wide, out=wide))
     mean = sums / max(count, 1)
     sums *= mean
     squares -= sums
     return mean, squares, sums
-
-
-def _wide_sums(wide: np.ndarray) -> np.ndarray:
-    if wide.ndim > 2:
-        rows = wide.reshape(wide.shape[0] * wide.shape[1], math.prod(wide.shape[2:]))
-        wide = (rows @ ones(rows.shape[1])).reshape(wide.shape[:2])
-    return ones(len(wide)) @ wide
 
 
 def _measure_shifted(
@@ -97,18 +91,14 @@ def _measure_shifted(
     count = x.size // max(x.shape[1], 1)
     rough, _ = measure_wide(np.ascontiguousarray(x[:: max(len(x) // SAMPLE, 1)]))
     shift = rough.mean.astype(x.dtype)
-    if (np.square(rough.mean) <= rough.var / 4).all():
-        shift[...] = 0
-    if np.count_nonzero(shift):
-        subtract(x, shift, out=centred)
-        sums, squares = sums_and_dots(centred, centred)
-    else:
-        sums, squares = sums_and_dots(x, x)
+    if x.dtype == np.float32 and (np.square(rough.mean) <= rough.var / 4).all():
+        shift[...] = 0  # float64 has a pass to spare, and no digits
+    sums, squares, _ = centred_sums(x, shift, centred)
     offset = sums / max(count, 1)
     m2 = np.maximum(squares - sums * offset, 0)
     statistics = BatchStatistics(count, shift + offset, m2)
     var = statistics.var
-    sure = (np.square(offset) <= var / 2) & np.isfinite(var) & ((var == 0) | (var >= TINY))
+    sure = (np.square(offset) <= var / 3) & np.isfinite(var) & ((var == 0) | (var >= TINY))
     if weight is not None:  # the mean's error, half an eps or two, shows magnified
         sure &= np.abs(weight) <= 4
     doubtful = ~sure

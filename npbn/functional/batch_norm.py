@@ -13,14 +13,9 @@ In evaluation `mean` and `var` are the running statistics, which training has av
     running_mean = (1 − momentum) · running_mean + momentum · mean
     running_var  = (1 − momentum) · running_var  + momentum · var · n / (n − 1)     unbiased
 
-The mean is split: a part `shift` in the input's dtype, which is subtracted from x without
-loss where it matters (Sterbenz), and a remainder `offset`, which goes into the bias::
-
-    y = (x − shift) · a + (bias − offset · a),    a = weight / sqrt(var + eps)
-
-The (C,) statistics are float64, the (N, C, ...) arrays the input's dtype (float16: float32).
-A check of the statistics flags the channels for which that would lose digits; they alone take
-a slow, exact road, in float64 throughout: see :mod:`npbn.functional.batch_norm_exact`.
+Two roads lead there. Small float32 batches are computed in float64, by these equations:
+:mod:`npbn.functional.batch_norm_small`. The others stay in their dtype (float16 is computed in
+float32) and look after their digits: :mod:`npbn.functional.batch_norm_large`.
 
 **Accuracy.** With eps the machine epsilon of the input's dtype, for every finite input with up
 to 10⁶ values a channel and |mean| / std up to 10⁶, against exact arithmetic:
@@ -39,30 +34,10 @@ References
 import numpy as np
 
 from npbn.errors import ShapeError
-from npbn.functional.batch_measure import measure_batch
-from npbn.functional.batch_norm_exact import (
-    HUGE,
-    MISSED,
-    BatchNormCache,
-    columns,
-    exact_gradients,
-    exact_output,
-    gradients_need_exact,
-    ordinary_gradients,
-    ordinary_output,
-    output_needs_exact,
-    split,
-    within,
-)
+from npbn.functional.batch_norm_exact import BatchNormCache
+from npbn.functional.batch_norm_large import large_backward, large_forward
+from npbn.functional.batch_norm_small import is_small, small_backward, small_forward
 from npbn.functional.checks import check_batch_norm
-from npbn.functional.passes import (
-    combine,
-    scale,
-    scale_shift,
-    subtract,
-    sums_and_dots,
-    zeros,
-)
 from npbn.functional.statistics import BatchStatistics
 
 
@@ -102,30 +77,8 @@ def batch_norm_forward(
     """
     dtype = x.dtype
     x = np.ascontiguousarray(x, np.float32 if dtype == np.float16 else dtype)
-    y = np.empty_like(x)
-    if training:
-        statistics, shift, offset, exact = measure_batch(x, weight, y)
-        var = statistics.var
-    else:
-        statistics, channels = None, len(running_mean)
-        shift, exact = zeros(channels, x.dtype), zeros(channels, np.bool_)
-        offset, var = running_mean.astype(np.float64), running_var.astype(np.float64)
-    std = np.sqrt(var + eps)
-    a = (1.0 if weight is None else weight) / std
-    moved = offset * a
-    centred = np.count_nonzero(shift) > 0
-    constant = not training and np.count_nonzero(var) < len(var)  # to give exactly the bias
-    if not centred and (constant or not ordinary_output(a, moved, std)):
-        shift, offset = split(shift, offset)
-        subtract(x, shift, out=y)
-        moved, centred = offset * a, True
-    if centred and not (ordinary_output(a, moved, std) and within(shift, HUGE)):
-        exact = exact | output_needs_exact(a, moved, std, shift)
-    c = -moved if bias is None else bias - moved
-    scale_shift(y if centred else x, a, c, out=y)
-    cache = BatchNormCache(x, shift, offset, std, weight, exact, statistics)
-    if np.count_nonzero(exact):
-        y[:, exact] = exact_output(columns(cache, exact), bias if bias is None else bias[exact])
+    forward = small_forward if is_small(x) else large_forward
+    y, cache = forward(x, running_mean, running_var, weight, bias, training, eps)
     return y.astype(dtype, copy=False), cache
 
 
@@ -147,11 +100,11 @@ def batch_norm_backward(
 
     **Error bound**: 8 eps · Σ|terms|, the terms those of the sums above, with |x̂| + 1/2 for
     x̂ (the shift may miss the mean by std / 2). Derivation, in units u = eps / 2: a product
-    g · (x − shift) loses 2 u, its partial sum of 8 at most 7 u, the factors in front 3 u; so
-    grad_bias loses 8 u and grad_weight 12 u of their terms; grad_input loses 12 u in the
-    factor of x − shift, 1 u in that itself, 1 u in the product and 2 u in the two sums. With
-    more axes NumPy sums the positions by pairs, in blocks of up to 128 numbers, whose worst
-    case is 18 u where 7 u stand above. Errors seen stay below 2 eps.
+    g · (x − shift) loses 2 u and its partial sum of 4 at most 3 u, a partial sum of 8 numbers g
+    7 u, the factors in front 3 u; so grad_bias loses 8 u and grad_weight 8 u of their terms;
+    grad_input loses 10 u in the factor of x − shift, 1 u in that itself, 1 u in the product and
+    2 u in the two sums. With more axes NumPy sums the positions by pairs, in blocks of up to 128
+    numbers, whose worst case is 18 u where 3 u and 7 u stand above. Errors seen stay below 2 eps.
 
     Parameters
     ----------
@@ -170,47 +123,15 @@ def batch_norm_backward(
     ----------
     .. [1] Ioffe and Szegedy 2015, arXiv:1502.03167.
     """
-    x, shift, offset, std, weight, exact, statistics = cache
-    dtype, count = grad_output.dtype, 0 if statistics is None else statistics.count
-    grad = np.ascontiguousarray(grad_output, x.dtype)
-    grad_input = np.empty_like(x)
-    missed = offset / std
-    if not within(missed, MISSED):
-        shift, offset = split(shift, offset)
-        missed = offset / std
-    centred = x
-    if np.count_nonzero(shift):
-        centred = grad_input
-        subtract(x, shift, out=centred)
-    grad_bias, grad_weight = sums_and_dots(grad, centred)
-    grad_weight -= offset * grad_bias
-    grad_weight /= std
-
-    # grad_input = a · g + b · (x − shift) + c, where the running statistics normalised a · g
-    factors = np.zeros((3, len(shift)))
-    a, b, c = factors
-    np.divide(1.0 if weight is None else weight, std, out=a)
-    if count:
-        per_value = a / -count
-        np.multiply(per_value, grad_weight, out=b)
-        b /= std
-        np.multiply(per_value, grad_bias, out=c)
-        c -= offset * b
-    if not ordinary_gradients(factors, missed):
-        exact = exact | gradients_need_exact(factors, missed) | ~np.isfinite(grad_weight)
-    if input_grad and count:
-        combine(grad, centred, a, b, c, out=grad_input)
-    elif input_grad:
-        scale(grad, a, out=grad_input)
-    if np.count_nonzero(exact):
-        grad_input[:, exact], grad_weight[exact], grad_bias[exact] = exact_gradients(
-            grad[:, exact], columns(cache, exact)
-        )
-    if weight is not None:
-        grad_weight, grad_bias = grad_weight.astype(weight.dtype), grad_bias.astype(weight.dtype)
-    if not input_grad:
-        return None, grad_weight, grad_bias
-    return grad_input.astype(dtype, copy=False), grad_weight, grad_bias
+    grad = np.ascontiguousarray(grad_output, cache.x.dtype)
+    backward = small_backward if is_small(cache.x) else large_backward
+    grad_input, grad_weight, grad_bias = backward(grad, cache, input_grad)
+    if cache.weight is not None:
+        dtype = cache.weight.dtype
+        grad_weight, grad_bias = grad_weight.astype(dtype), grad_bias.astype(dtype)
+    if input_grad:
+        grad_input = grad_input.astype(grad_output.dtype, copy=False)
+    return grad_input, grad_weight, grad_bias
 
 
 @np.errstate(all="ignore")

@@ -6,6 +6,7 @@ from functools import lru_cache, reduce
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from npbn.functional.threads import share
 from npbn.functional.tuning import BLOCK_BYTES, LOOP, PARTIAL, REPEATED, THREADED_BYTES
@@ -37,9 +38,9 @@ def sweep(
 
 
 def along_lanes(
-    work: Callable[..., None], arrays: tuple[np.ndarray, ...], vectors: tuple[np.ndarray, ...]
-) -> None:
-    """Call `work` with C-contiguous arrays and the (C,) vectors in their dtype, to broadcast.
+    work: Callable[..., T], arrays: tuple[np.ndarray, ...], vectors: tuple[np.ndarray, ...]
+) -> list[T]:
+    """Sweep `work` over C-contiguous arrays, with (C,) vectors in their dtype, to broadcast.
 
     A large matrix (N, C) is viewed as (N / r, r · C), its vectors repeated r times, so that the
     inner loop is LOOP numbers long, if N can be divided so. With more axes the positions are
@@ -51,9 +52,15 @@ def along_lanes(
         vectors = [per_channel(vector, x.ndim) for vector in vectors]
     elif x.size > REPEATED:
         repeats = math.gcd(len(x), 1 << (-(-LOOP // x.shape[1]) - 1).bit_length())
-        vectors = [np.tile(vector, repeats) for vector in vectors]
+        vectors = [_repeated(vector, repeats) for vector in vectors]
         arrays = [array.reshape(-1, vectors[0].size) for array in arrays]
-    sweep(work, arrays, vectors)
+    return sweep(work, arrays, vectors)
+
+
+def _repeated(vector: np.ndarray, repeats: int) -> np.ndarray:
+    tile = np.empty((repeats, len(vector)), vector.dtype)  # np.tile does this in thrice the time
+    tile[...] = vector
+    return tile.reshape(-1)
 
 
 # -- sums -------------------------------------------------------------------------------------
@@ -74,44 +81,90 @@ def channel_sums(x: np.ndarray) -> np.ndarray:
 
 
 def channel_dots(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Sum x · y as :func:`channel_sums` sums x."""
+    """Sum x · y as :func:`channel_sums` sums x, by half as many rows: a product rounds too."""
     if x.ndim > 2:
         return channel_sums(x * y)
-    whole = len(x) - len(x) % PARTIAL
-    pair = (x[:whole].reshape(PARTIAL, -1), y[:whole].reshape(PARTIAL, -1))
+    rows = PARTIAL // 2
+    whole = len(x) - len(x) % rows
+    pair = (x[:whole].reshape(rows, -1), y[:whole].reshape(rows, -1))
     sums = _sum_rows(np.einsum("ij,ij->j", *pair).reshape(-1, x.shape[1]))
     return sums if whole == len(x) else sums + _sum_rows(x[whole:] * y[whole:])
 
 
-def sums_and_dots(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return Σ x and Σ x · y of every channel, in float64."""
-    blocks = sweep(lambda x, y: (channel_sums(x), channel_dots(x, y)), (x, y))
+def centred_sums(
+    x: np.ndarray, shift: np.ndarray, centred: np.ndarray, y: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return Σ y and Σ y · (x − shift) of every channel in float64, and x − shift.
+
+    Without `y`, that is x − shift too. It is written to `centred`, unless shift is 0: then it is x
+    itself that comes back.
+    """
+    if np.count_nonzero(shift) == 0:
+        y = x if y is None else y
+        sums = sweep(lambda x, y: (channel_sums(y), channel_dots(y, x)), (x, y))
+        return *_total(sums), x
+
+    def work(
+        x: np.ndarray, centred: np.ndarray, y: np.ndarray, vector: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        np.subtract(x, vector, out=centred)
+        if x.ndim == 2:  # lanes: back to rows
+            centred, y = centred.reshape(-1, channels), y.reshape(-1, channels)
+        return channel_sums(y), channel_dots(y, centred)
+
+    channels = x.shape[1]
+    sums = along_lanes(work, (x, centred, centred if y is None else y), (shift,))
+    return *_total(sums), centred
+
+
+def _total(blocks: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     if len(blocks) == 1:
         return blocks[0]
     sums, dots = zip(*blocks, strict=True)
     return reduce(np.add, sums), reduce(np.add, dots)
 
 
+def wide_sums(wide: np.ndarray) -> np.ndarray:
+    """Sum a C-contiguous float64 array over all axes but 1, where it has digits to spare."""
+    if wide.ndim > 2:
+        rows = wide.reshape(wide.shape[0] * wide.shape[1], math.prod(wide.shape[2:]))
+        wide = (rows @ ones(rows.shape[1])).reshape(wide.shape[:2])
+    return ones(len(wide)) @ wide
+
+
+def ones(count: int, dtype: DTypeLike = np.float64) -> np.ndarray:
+    """Return a vector of ones, not to be written to: short ones are shared."""
+    return _constant(1, count, dtype) if count <= LOOP else np.ones(count, dtype)
+
+
+def zeros(count: int, dtype: DTypeLike) -> np.ndarray:
+    """Return a vector of zeros, not to be written to: short ones are shared."""
+    return _constant(0, count, dtype) if count <= LOOP else np.zeros(count, dtype)
+
+
 @lru_cache(maxsize=64)
-def ones(count: int, dtype: np.dtype = np.float64) -> np.ndarray:
-    """Return a vector of ones, which is shared and cannot be written to."""
-    vector = np.ones(count, dtype)
-    vector.flags.writeable = False
-    return vector
-
-
-@lru_cache(maxsize=8)
-def zeros(count: int, dtype: np.dtype) -> np.ndarray:
-    """Return a vector of zeros, which is shared and cannot be written to."""
-    vector = np.zeros(count, dtype)
+def _constant(value: int, count: int, dtype: DTypeLike) -> np.ndarray:
+    vector = np.full(count, value, dtype)
     vector.flags.writeable = False
     return vector
 
 
 def _sum_rows(rows: np.ndarray) -> np.ndarray:
-    if rows.dtype == np.float64:  # side by side in memory NumPy adds them by pairs
-        return np.add.reduce(np.ascontiguousarray(rows.T), axis=1)
-    return ones(len(rows)) @ rows.astype(np.float64)
+    """Sum over axis 0 into float64; float64 rows as if with digits to spare.
+
+    Those are cut into multiples of a unit so large that their sum is exact, and what is left over,
+    2⁻⁵³ of it. S. Rump, T. Ogita and S. Oishi, "Accurate floating-point summation part I", 2008,
+    algorithm 3.2 (ExtractVector).
+    """
+    one = ones(len(rows))
+    if rows.dtype != np.float64:
+        return one @ rows.astype(np.float64)
+    _, exponent = np.frexp(one @ np.abs(rows))
+    unit = np.ldexp(1.0, exponent + 1)
+    multiples = rows + unit
+    multiples -= unit
+    total = one @ multiples + one @ (rows - multiples)
+    return np.where(np.isfinite(total), total, one @ rows)
 
 
 # -- elementwise ------------------------------------------------------------------------------

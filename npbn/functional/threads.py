@@ -6,12 +6,14 @@ on at the same time. Results are the same, bit for bit, for any number of thread
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 T = TypeVar("T")
 
@@ -82,5 +84,7 @@ def _run(work: Callable[..., T], parts: list[tuple]) -> list[T]:
 
 
 @lru_cache(maxsize=1)
-def _pool(workers: int, process: int) -> ThreadPoolExecutor:
+def _pool(workers: int, process: int) -> "ThreadPoolExecutor":
+    from concurrent.futures import ThreadPoolExecutor  # 5 ms, which most programs need not pay
+
     return ThreadPoolExecutor(workers, thread_name_prefix="npbn")
