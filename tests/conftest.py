@@ -7,7 +7,7 @@ import threadpoolctl
 import torch
 from hypothesis import settings
 
-pytest.register_assert_rewrite("helpers", "layer_contract")
+pytest.register_assert_rewrite("helpers", "layer_contract", "roads")
 
 # HYPOTHESIS_PROFILE=nightly pytest ...
 for profile, max_examples in {"dev": 10, "ci": 100, "nightly": 4000}.items():

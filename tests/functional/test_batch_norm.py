@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import roads
 import torch
 from helpers import (
     DTYPE_PAIRS,
@@ -32,6 +33,8 @@ from npbn.functional import (
     batch_norm_forward,
     updated_running_statistics,
 )
+
+road = pytest.fixture(roads.taken, scope="module", params=roads.ROADS, autouse=True)
 
 EPS32 = np.finfo(np.float32).eps
 MOMENTA = st.sampled_from([0.0, 0.1, 0.5, 1.0, -0.5, 1.5])

@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+import roads
 import torch
 from helpers import (
     along,
@@ -26,15 +27,17 @@ from npbn.functional import (
     cross_entropy,
     linear,
     measure,
+    passes,
 )
 from npbn.functional.batch_norm_exact import (
     gradients_need_exact,
+    in_range,
     ordinary_gradients,
-    ordinary_output,
     output_needs_exact,
 )
-from npbn.functional.passes import sweep
-from npbn.functional.tuning import BLOCK_BYTES, PARTIAL
+from npbn.functional.tuning import PARTIAL
+
+road = pytest.fixture(roads.taken, scope="module", params=roads.ROADS)
 
 EPS32, EPS64 = np.finfo(np.float32).eps, np.finfo(np.float64).eps
 
@@ -79,6 +82,7 @@ def drawn_arguments(rng, shape, by_batch):
     return x, *(a.astype(np.float32) for a in (grad, weight, bias)), running
 
 
+@pytest.mark.usefixtures("road")
 @pytest.mark.parametrize("by_batch", [True, False])
 @given(rng=rngs(), shape=batch_shapes((2, 3)))
 def test_large_weights_keep_the_contract_in_outputs_and_gradients(by_batch, rng, shape):
@@ -87,24 +91,26 @@ def test_large_weights_keep_the_contract_in_outputs_and_gradients(by_batch, rng,
     assert_contract(x, grad, weight, bias, running)
 
 
+@pytest.mark.usefixtures("road")
 @pytest.mark.parametrize("by_batch", [True, False])
 @pytest.mark.parametrize("shape", [(5003, 50), (70, 2000), (999, 3, 70)])
 def test_arrays_of_several_blocks_keep_the_contract(by_batch, shape):
     assert_contract(*drawn_arguments(np.random.default_rng(0), shape, by_batch))
 
 
+@pytest.mark.usefixtures("road")
 @given(st.integers(0, 10**4), st.integers(1, 10**5), st.sampled_from([np.float32, np.float64]))
 def test_blocks_hold_every_row_once_and_are_as_large_as_block_bytes_allows(rows, channels, dtype):
     x = np.broadcast_to(dtype(0), (rows, channels))
     row_numbers = np.broadcast_to(np.arange(rows)[:, None], (rows, channels))
-    blocks = sweep(lambda x, numbers: numbers[:, 0], (x, row_numbers))
+    blocks, limit = passes.sweep(lambda x, n: n[:, 0], (x, row_numbers)), passes.BLOCK_BYTES
     np.testing.assert_array_equal(np.concatenate(blocks), np.arange(rows))
     row_bytes = channels * x.itemsize
     group = PARTIAL * row_bytes  # the rows of one partial sum stay together
-    assert all(len(block) * row_bytes <= max(group, BLOCK_BYTES) for block in blocks)
+    assert all(len(block) * row_bytes <= max(group, limit) for block in blocks)
     for block in blocks[:-1]:
         assert len(block) % PARTIAL == 0
-        assert len(block) * row_bytes > BLOCK_BYTES - group
+        assert len(block) * row_bytes > limit - group
 
 
 @given(rngs(), st.integers(1, 10), st.sampled_from([1e3, 1e9, 1e15]))
@@ -195,6 +201,7 @@ def test_defaults_of_the_functions_are_torchs():
     }
 
 
+@pytest.mark.usefixtures("road")
 @pytest.mark.parametrize("scale", [1e-22, 1e-16, 1, 1e16, 1e25])
 @given(rng=rngs(), shape=batch_shapes((2, 3)))
 def test_float32_batch_statistics_keep_the_contract_at_any_scale(scale, rng, shape):
@@ -212,8 +219,12 @@ def test_float32_batch_statistics_keep_the_contract_at_any_scale(scale, rng, sha
 
 @pytest.mark.parametrize("by_batch", [True, False])
 @pytest.mark.parametrize("shape", [(2, 8), (100, 8), (1000, 8), (40, 8, 5), (300, 8, 3)])
-def test_ordinary_channels_take_the_fast_road_alone_and_beside_those_that_cannot(by_batch, shape):
+def test_ordinary_channels_take_the_fast_road_alone_and_beside_those_that_cannot(
+    road, by_batch, shape
+):
     """A rough mean of 64 rows misses by std / 2, the limit, once in 10⁴ channels: not here."""
+    if road == "small":
+        pytest.skip("small batches are exact as a whole")
     x, *_, running = drawn_arguments(np.random.default_rng(0), shape, by_batch)
     x[:, 1] *= 0.01
     x[:, 2] = 0 if by_batch else x[:, 2]
@@ -233,15 +244,14 @@ EXTREMES = [0.0, 1e-29, 1e-31, 1e29, 1e31, np.inf, np.nan]
 
 
 @pytest.mark.parametrize("name", ["a", "moved", "std", "shift"])
-@given(value=st.sampled_from([*EXTREMES, 1.9, 2.1]), sign=st.booleans())
+@given(value=st.sampled_from([*EXTREMES, 4.9, 5.1]), sign=st.booleans())
 def test_the_channels_whose_output_is_flagged_are_those_documented(name, value, sign):
     vectors = {"a": np.ones(2), "moved": np.ones(2), "std": np.ones(2), "shift": np.ones(2)}
     vectors[name][0] = value if sign or name == "std" else -value
-    flagged = not value <= (2 if name == "moved" else 1e30)
+    flagged = not value <= (5 if name == "moved" else 1e30)
     np.testing.assert_array_equal(output_needs_exact(**vectors), [flagged, False])
-    shift = vectors.pop("shift")
-    if ordinary_output(**vectors):  # the quick answer may be a no too many, never a yes
-        assert not output_needs_exact(**vectors, shift=np.zeros_like(shift)).any()
+    if in_range(vectors["a"], vectors["std"]):  # the quick answer: a no too many, never a yes
+        assert not flagged or name in ("moved", "shift")
     else:
         assert flagged or value >= 1e14
 
@@ -258,7 +268,7 @@ def test_gradients_leave_the_fast_road_only_where_a_factor_leaves_float32(name, 
         gradients_need_exact(factors, missed), [too_small or too_large, False]
     )
     if ordinary_gradients(factors, missed):
-        assert not (too_small and name != "c")
+        assert not too_small
         assert not too_large
     else:
-        assert too_small or too_large or value == 0 or value >= 1e14
+        assert too_small or too_large or value >= 1e14

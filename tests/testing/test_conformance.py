@@ -8,6 +8,7 @@ import time
 import hypothesis
 import numpy as np
 import pytest
+import roads
 import torch
 from hypothesis import HealthCheck, Phase
 
@@ -35,6 +36,14 @@ LAYERS = [npbn.BatchNorm1d, npbn.BatchNorm2d, npbn.BatchNorm3d]
 @pytest.mark.parametrize("cls", LAYERS)
 def test_npbn_is_correct_and_keeps_its_accuracy_contract(cls):
     report = check_batch_norm(npbn_implementation(cls), examples=EXAMPLES)
+    assert report.accurate, report.table()
+
+
+road = pytest.fixture(roads.taken, params=["in threads"])
+
+
+def test_npbn_keeps_its_contract_on_the_roads_of_larger_batches(road):
+    report = check_batch_norm(npbn_implementation(npbn.BatchNorm1d), examples=EXAMPLES)
     assert report.accurate, report.table()
 
 
