@@ -8,9 +8,10 @@ unless stated. None of them moves a result beyond its documented bounds.
 # at (4096, 1024) on two threads: 256 KB 17.7 ms, 512 KB 13.7, 1 MB 10.8, 2 MB 16.9.
 BLOCK_BYTES = 1024 * 1024
 
-# Arrays from this size on are shared out among threads. Handing work over costs 20 to 60 µs: a
-# scale and shift on two threads takes, in its time on one, 1.04 at 1 MB, 0.65 at 4, 0.42 at 16.
-THREADED_BYTES = 4 * 1024 * 1024
+# Arrays from this size on are shared out among threads. BatchNorm on two threads, in its time on one
+# (forward, forward + backward, eval): 1.25, 1.07, 2.2 at 4 MB, 1.05, 1.09, 1.6 at 16 MB, and 1.09,
+# 0.72, 1.03 at 64 MB: handing blocks over costs more than it brings while they are in a cache.
+THREADED_BYTES = 32 * 1024 * 1024
 
 # Numbers along NumPy's innermost loop, where a (C,) vector is repeated to reach it. At (1024, 256)
 # a product with a (256,) vector takes 78 µs, with one of 1024 numbers 95 µs, of 8192 42 µs, and
