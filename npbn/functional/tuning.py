@@ -5,12 +5,13 @@ unless stated. None of them moves a result beyond its documented bounds.
 """
 
 # A block is what one loop works on at a time, and what a thread takes. BatchNorm forward + backward
-# at (4096, 1024) on two threads: 256 KB 17.7 ms, 512 KB 13.7, 1 MB 10.8, 2 MB 16.9.
+# at (4096, 1024): 256 KB 16.6 ms, 512 KB 14.8, 1 MB 13.2, 2 MB 12.4, 8 MB 15.9.
 BLOCK_BYTES = 1024 * 1024
 
-# Arrays from this size on are shared out among threads. BatchNorm on two threads, in its time on one
-# (forward, forward + backward, eval): 1.25, 1.07, 2.2 at 4 MB, 1.05, 1.09, 1.6 at 16 MB, and 1.09,
-# 0.72, 1.03 at 64 MB: handing blocks over costs more than it brings while they are in a cache.
+# Arrays from this size on are shared out among threads. BatchNorm on two threads, in its time on
+# one (forward, forward + backward, eval): 1.25, 1.07, 2.2 at 4 MB, 1.05, 1.09, 1.6 at 16 MB, and
+# 1.09, 0.72, 1.03 at 64 MB: handing blocks over costs more than it brings while they are in a
+# cache.
 THREADED_BYTES = 32 * 1024 * 1024
 
 # Numbers along NumPy's innermost loop, where a (C,) vector is repeated to reach it. At (1024, 256)
