@@ -53,9 +53,9 @@ def run(out: Path, quick: bool, threads: list[int]) -> None:
 def python(*arguments: str) -> str:
     """Run Python in a fresh process with one thread; return what it prints."""
     command = [sys.executable, *arguments]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(1), capture_output=True, text=True, check=True
-    )
+    env = environment(1)
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # an import would compile anew each time
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     return done.stdout
 
 
