@@ -39,7 +39,7 @@ def get_num_threads() -> int:
 def set_num_threads(num_threads: int) -> None:
     """Set how many threads work on a large array; at first, as many as there are CPUs.
 
-    It is for npbn's own loops over arrays of 32 MB and more; smaller ones take one thread
+    It is for npbn's own loops over arrays of 8 MB and more; smaller ones take one thread
     whatever is set here. The matrix products are NumPy's BLAS's, which has threads of its own
     (OPENBLAS_NUM_THREADS, or the package threadpoolctl).
 

@@ -9,10 +9,9 @@ unless stated. None of them moves a result beyond its documented bounds.
 BLOCK_BYTES = 1024 * 1024
 
 # Arrays from this size on are shared out among threads. BatchNorm on two threads, in its time on
-# one (forward, forward + backward, eval): 1.25, 1.07, 2.2 at 4 MB, 1.05, 1.09, 1.6 at 16 MB, and
-# 1.09, 0.72, 1.03 at 64 MB: handing blocks over costs more than it brings while they are in a
-# cache.
-THREADED_BYTES = 32 * 1024 * 1024
+# one (forward, forward + backward, eval): 1.07, 0.88, 0.95 at 4 MB, 0.79, 0.76, 0.69 at 8 MB, 0.86,
+# 0.79, 0.72 at 16 MB, 0.74, 0.73, 0.66 at 32 MB.
+THREADED_BYTES = 8 * 1024 * 1024
 
 # Numbers along NumPy's innermost loop, where a (C,) vector is repeated to reach it. At (1024, 256)
 # a product with a (256,) vector takes 78 µs, with one of 1024 numbers 95 µs, of 8192 42 µs, and
