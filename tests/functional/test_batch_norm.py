@@ -311,6 +311,17 @@ def test_a_constant_channel_gives_exactly_the_bias(dtype, data, shape):
     np.testing.assert_array_equal(y, np.broadcast_to(along(bias, x), shape))
 
 
+@pytest.mark.parametrize("value", [0.0, 1e-4, -3.7e-3, 0.011, 7.3])
+def test_a_constant_channel_beside_others_gives_exactly_the_bias_and_no_weight_gradient(value):
+    rng = np.random.default_rng(0)
+    x, grad = rng.normal(size=(2, 90, 3)).astype(np.float32)
+    x[:, 1] = value
+    weight, bias = rng.normal(size=(2, 3)).astype(np.float32)
+    y, cache = batch_norm_forward(x, None, None, weight, bias, training=True)
+    assert_same_bits(y[:, 1], np.full(90, bias[1]))
+    assert batch_norm_backward(grad, cache)[1][1] == 0
+
+
 @pytest.mark.parametrize("training", [True, False])
 @given(data=st.data())
 def test_float16_beside_float32_parameters_is_torchs_to_float16s_last_digit(training, data):
