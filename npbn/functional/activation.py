@@ -13,8 +13,8 @@ from npbn.functional.tuning import LOOP
 @np.errstate(all="ignore")
 def relu_forward(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return max(x, 0), of x's shape and dtype, and the cache; NaN stays NaN."""
-    # Beside zeros in an array, not a scalar, for which NumPy has no vector loop: a third of the
-    # time, (64, 256) in 3 µs.
+    # Beside zeros in an array, not a scalar, for which NumPy has no vector loop: (1024, 256) in
+    # 51 µs instead of 115, though nothing is gained at (64, 256).
     flat, y = x.reshape(-1), np.empty(x.shape, x.dtype)
     whole = x.size - x.size % LOOP
     out = y.reshape(-1)
@@ -28,8 +28,8 @@ def relu_forward(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 @np.errstate(all="ignore")
 def relu_backward(grad_output: np.ndarray, cache: np.ndarray) -> np.ndarray:
     """Return `grad_output` where x > 0 or x is NaN, and 0 elsewhere (0 at x = 0), as torch."""
-    # Bitwise: a mask of all ones or all zeros. np.where takes 12 times as long where the signs
-    # are random, and a product would make NaN of an infinite gradient.
+    # Bitwise: a mask of all ones or all zeros. np.where takes 9 times as long where the signs
+    # are random, at (1024, 256), and a product would make NaN of an infinite gradient.
     bits = np.dtype(f"i{cache.itemsize}")
     mask = np.asarray(cache <= 0).astype(bits)
     mask -= 1

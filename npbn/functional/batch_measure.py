@@ -20,6 +20,11 @@ from npbn.functional.tuning import SAMPLE, WIDE_BYTES
 # of 10⁴ the variance keeps 1e-16 · 10⁴ · (rows of a sum), which is 10⁻³ eps32 for 100 rows.
 CANCELS = 1e4
 
+# mean² / var up to which a batch is not centred, by its sample, and above which what is left of the
+# mean leaves the float32 variance in doubt: it magnifies the error of Σ (x − shift)² by 1 + ratio.
+NEAR, FAR = 1 / 4, 1 / 3
+WEIGHT = 4  # up to which the mean's error, half an eps or two, may show magnified in the output
+
 
 def measure_batch(
     x: np.ndarray, weight: np.ndarray | None, centred: np.ndarray
@@ -91,16 +96,16 @@ def _measure_shifted(
     count = x.size // max(x.shape[1], 1)
     rough, _ = measure_wide(np.ascontiguousarray(x[:: max(len(x) // SAMPLE, 1)]))
     shift = rough.mean.astype(x.dtype)
-    if x.dtype == np.float32 and (np.square(rough.mean) <= rough.var / 4).all():
+    if x.dtype == np.float32 and (np.square(rough.mean) <= NEAR * rough.var).all():
         shift[...] = 0  # float64 has a pass to spare, and no digits
     sums, squares, _ = centred_sums(x, shift, centred)
     offset = sums / max(count, 1)
     m2 = np.maximum(squares - sums * offset, 0)
     statistics = BatchStatistics(count, shift + offset, m2)
     var = statistics.var
-    sure = (np.square(offset) <= var / 3) & np.isfinite(var) & ((var == 0) | (var >= TINY))
-    if weight is not None:  # the mean's error, half an eps or two, shows magnified
-        sure &= np.abs(weight) <= 4
+    sure = (np.square(offset) <= FAR * var) & np.isfinite(var) & ((var == 0) | (var >= TINY))
+    if weight is not None:
+        sure &= np.abs(weight) <= WEIGHT
     doubtful = ~sure
     if doubtful.any():
         precise = measure(x[:, doubtful])

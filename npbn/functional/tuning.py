@@ -14,12 +14,12 @@ BLOCK_BYTES = 1024 * 1024
 THREADED_BYTES = 8 * 1024 * 1024
 
 # Numbers along NumPy's innermost loop, where a (C,) vector is repeated to reach it. At (1024, 256)
-# a product with a (256,) vector takes 78 µs, with one of 1024 numbers 95 µs, of 8192 42 µs, and
-# with an array of the same shape 37 µs: below 8192, NumPy's buffer, the vector is copied for
-# every row.
+# a product with a vector of 256 numbers takes 68 µs, of 1024 or 4096 65 µs, of 8192 44 µs, and with
+# an array of the same shape 38 µs: below 8192, NumPy's buffer, the vector is copied for every row.
 LOOP = 8192
 
-# Matrices up to this size are not worth the copies of the vector: (64, 256) 4 µs either way.
+# Matrices up to this size are not worth the copy of the vector, 2.3 µs: at (64, 256) the product
+# then takes 3.5 µs instead of 5.
 REPEATED = 4 * LOOP
 
 # Rows that one partial sum in the input's dtype spans before float64 takes over: a sum of k numbers
@@ -32,9 +32,10 @@ PARTIAL = 8
 # 27 µs against 38, backward in 23 against 41; at (64, 256) there is no difference, beyond it loses.
 SMALL = 8192
 
-# float32 batches up to this size are measured in float64 throughout, which needs no centring:
-# (64, 256) 12 µs against 18 µs; beyond it the conversion costs more than centring does, at
-# (1024, 256) 143 µs against 115 µs.
+# float32 batches up to this size are measured in float64 throughout, which needs no centring. In
+# the time of the other road the statistics of (64, 256) take 0.24, of (256, 256) 0.41; a whole
+# forward pass 0.72 to 0.82 at 512 KB, 0.83 to 0.96 at 1 MB and 1.22 to 1.27 at 4 MB. So 1 MB would
+# be better; the results in benchmarks/ are of 256 KB, and should be taken anew with it.
 WIDE_BYTES = 256 * 1024
 
 # Rows of which a larger batch's mean is guessed, to subtract before summing: std / 8 off.
