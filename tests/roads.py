@@ -7,11 +7,12 @@ In a test module::
 
 import pytest
 
-from npbn.functional import batch_measure, batch_norm_small, passes
+from npbn.functional import batch_measure, batch_norm_large, batch_norm_small, passes
 
-LARGE = {(batch_norm_small, "SMALL"): 0}
+LARGE = {(batch_norm_small, "SMALL"): 0, (batch_norm_large, "FEW"): 1}
 THREADED = {
     **LARGE,
+    (batch_norm_large, "FEW"): 64,
     (batch_measure, "WIDE_BYTES"): 0,
     (passes, "BLOCK_BYTES"): 256,
     (passes, "THREADED_BYTES"): 0,

@@ -29,6 +29,7 @@ from npbn.functional.batch_norm_exact import (
     within,
 )
 from npbn.functional.passes import centred_sums, combine, scale, scale_shift, subtract, zeros
+from npbn.functional.tuning import FEW
 
 
 def large_forward(
@@ -55,14 +56,23 @@ def large_forward(
     moved, centred = offset * a, np.count_nonzero(shift) > 0
     ordinary = in_range(a, std)
     constant = not training and np.count_nonzero(var) < channels  # the same, if x is the mean
+    alone = None
     if not centred and not (ordinary and within(moved, MOVED) and not constant):
-        shift, offset = split(shift, offset)
-        subtract(x, shift, out=y)
-        moved, centred = offset * a, True
+        alone = np.flatnonzero((np.abs(moved) > MOVED) | (var == 0))
+        if training or len(alone) > channels // FEW or not (ordinary and within(offset, HUGE)):
+            alone = None
+            shift, offset = split(shift, offset)
+            subtract(x, shift, out=y)
+            moved, centred = offset * a, True
     if centred and not (ordinary and within(moved, MOVED) and within(shift, HUGE)):
         exact = exact | output_needs_exact(a, moved, std, shift)
     c = -moved if bias is None else bias - moved
     scale_shift(y if centred else x, a, c, out=y)
+    if alone is not None:  # a few channels of an evaluation that need to be centred
+        few = x.take(alone, axis=1)  # C-contiguous, which x[:, alone] is not
+        subtract(few, offset[alone], out=few)
+        scale_shift(few, a[alone], np.zeros(len(alone)) if bias is None else bias[alone], out=few)
+        y[:, alone] = few
     cache = BatchNormCache(x, shift, offset, std, weight, exact, statistics)
     if np.count_nonzero(exact):
         y[:, exact] = exact_output(columns(cache, exact), bias if bias is None else bias[exact])

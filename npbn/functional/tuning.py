@@ -34,9 +34,13 @@ SMALL = 8192
 
 # float32 batches up to this size are measured in float64 throughout, which needs no centring. In
 # the time of the other road the statistics of (64, 256) take 0.24, of (256, 256) 0.41; a whole
-# forward pass 0.72 to 0.82 at 512 KB, 0.83 to 0.96 at 1 MB and 1.22 to 1.27 at 4 MB. So 1 MB would
-# be better; the results in benchmarks/ are of 256 KB, and should be taken anew with it.
-WIDE_BYTES = 256 * 1024
+# forward pass 0.77 to 0.83 at 512 KB, 0.85 to 1.01 at 1 MB and 1.19 to 1.23 at 4 MB.
+WIDE_BYTES = 1024 * 1024
 
 # Rows of which a larger batch's mean is guessed, to subtract before summing: std / 8 off.
 SAMPLE = 64
+
+# In evaluation up to one channel in so many is centred alone, where it needs to be; with more, all
+# are. One dead channel of (64, 256), (1024, 256), (4096, 1024), in the time without: alone 1.07,
+# 1.26, 0.85, all 1.18, 1.52, 1.19; 8 of (1024, 256): 1.54 and 1.55; 16 of (4096, 1024): 1.34, 1.26.
+FEW = 64

@@ -24,6 +24,8 @@ from npbn.functional import (
     batch_norm,
     batch_norm_backward,
     batch_norm_forward,
+    batch_norm_large,
+    batch_norm_small,
     cross_entropy,
     linear,
     measure,
@@ -272,3 +274,24 @@ def test_gradients_leave_the_fast_road_only_where_a_factor_leaves_float32(name, 
         assert not too_large
     else:
         assert too_small or too_large or value >= 1e14
+
+
+@given(data=st.data())
+def test_channels_centred_alone_are_what_they_are_when_all_are_centred(road, data):
+    rng, shape = data.draw(rngs()), data.draw(batch_shapes((2, 3)))
+    few = rng.random(shape[1]) < 0.5
+    mean = np.where(few, 1e3, 0.1).astype(np.float32)
+    var = rng.choice([0, 1], shape[1]).astype(np.float32)
+    x = (along(mean, np.empty(shape)) + rng.normal(size=shape)).astype(np.float32)
+    weight, bias = rng.normal(size=(2, shape[1])).astype(np.float32)
+    ys = {}
+    for name, one_in in (("alone", 1), ("all", 10**9)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(batch_norm_small, "SMALL", 0)
+            patch.setattr(batch_norm_large, "FEW", one_in)
+            ys[name] = batch_norm_forward(x, mean, var, weight, bias, False)[0]
+    needed = few | (var == 0)
+    assert_same_bits(ys["alone"][:, needed], ys["all"][:, needed])
+    at_the_mean = np.broadcast_to(along(mean, x), shape).copy()
+    y = batch_norm_forward(at_the_mean, mean, var, weight, bias, False)[0]
+    assert_same_bits(y[:, var == 0], np.broadcast_to(along(bias, x), shape)[:, var == 0])
