@@ -9,6 +9,7 @@ import numpy as np
 from npbn.functional.batch_norm_exact import TINY, split
 from npbn.functional.passes import (
     centred_sums,
+    per_channel,
     subtract,
     wide_sums,
     zeros,
@@ -16,9 +17,9 @@ from npbn.functional.passes import (
 from npbn.functional.statistics import BatchStatistics, measure
 from npbn.functional.tuning import SAMPLE, WIDE_BYTES
 
-# float64 has 29 bits more than float32. Σx² − n · mean² cancels mean² / var of them: up to a ratio
-# of 10⁴ the variance keeps 1e-16 · 10⁴ · (rows of a sum), which is 10⁻³ eps32 for 100 rows.
-CANCELS = 1e4
+# Σx² − n · mean² magnifies the rounding of its float64 sums by mean² / var: three
+# sums of n lose at most 3 n · 2⁻⁵³ · mean² / var, which is 0.3 eps32 while n · mean² / var <= 10⁸.
+CANCELS = 1e8
 
 # mean² / var up to which a batch is not centred, by its sample, and above which what is left of the
 # mean leaves the float32 variance in doubt: it magnifies the error of Σ (x − shift)² by 1 + ratio.
@@ -63,14 +64,13 @@ def measure_wide(x: np.ndarray) -> tuple[BatchStatistics, bool]:
     """
     count = x.size // max(x.shape[1], 1)
     mean, m2, lost = _wide_moments(x.astype(np.float64), count)
-    sure = CANCELS * m2 >= lost  # False for NaN
+    sure = CANCELS * m2 >= count * lost  # False for NaN
     if np.count_nonzero(sure) == len(sure):
         return BatchStatistics(count, mean, m2), False
     doubtful = np.flatnonzero(~sure)
-    channels = x[:, doubtful]
-    shift = channels[(slice(1), slice(None), *(slice(1),) * (x.ndim - 2))]
-    deviation = channels - shift.astype(np.float64)
-    shift = shift.reshape(-1)
+    # As a float32: what is subtracted from one loses nothing, and is 0 where all are equal.
+    shift = np.where(np.isfinite(mean), mean, 0)[doubtful].astype(x.dtype).astype(np.float64)
+    deviation = x.take(doubtful, axis=1) - per_channel(shift, x.ndim)
     if not deviation.any():
         mean[doubtful], m2[doubtful] = shift, 0.0
         return BatchStatistics(count, mean, m2), False
