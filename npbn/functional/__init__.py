@@ -19,6 +19,12 @@ from npbn.functional.batch_norm import (
     updated_running_statistics,
 )
 from npbn.functional.batch_norm_exact import BatchNormCache
+from npbn.functional.convolution import (
+    ConvolutionCache,
+    conv2d,
+    conv2d_backward,
+    conv2d_forward,
+)
 from npbn.functional.linear import LinearCache, linear, linear_backward, linear_forward
 from npbn.functional.loss import (
     CrossEntropyCache,
@@ -35,12 +41,16 @@ from npbn.functional.statistics import BatchStatistics, measure
 __all__ = [
     "BatchNormCache",
     "BatchStatistics",
+    "ConvolutionCache",
     "CrossEntropyCache",
     "LinearCache",
     "MSECache",
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_forward",
+    "conv2d",
+    "conv2d_backward",
+    "conv2d_forward",
     "cross_entropy",
     "cross_entropy_backward",
     "cross_entropy_forward",

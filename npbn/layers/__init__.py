@@ -3,6 +3,7 @@
 from npbn.layers.activation import ReLU, Sigmoid
 from npbn.layers.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from npbn.layers.container import Sequential
+from npbn.layers.convolution import Conv2d
 from npbn.layers.linear import Linear
 from npbn.layers.loss import CrossEntropyLoss, MSELoss
 from npbn.layers.module import Module
@@ -13,6 +14,7 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "Conv2d",
     "CrossEntropyLoss",
     "Flatten",
     "Identity",
