@@ -68,12 +68,14 @@ def measure_wide(x: np.ndarray) -> tuple[BatchStatistics, bool]:
     if np.count_nonzero(sure) == len(sure):
         return BatchStatistics(count, mean, m2), False
     doubtful = np.flatnonzero(~sure)
-    # As a float32: what is subtracted from one loses nothing, and is 0 where all are equal.
-    shift = np.where(np.isfinite(mean), mean, 0)[doubtful].astype(x.dtype).astype(np.float64)
-    deviation = x.take(doubtful, axis=1) - per_channel(shift, x.ndim)
-    if not deviation.any():
-        mean[doubtful], m2[doubtful] = shift, 0.0
+    channels = x.take(doubtful, axis=1)
+    first = channels[(slice(1), slice(None), *(slice(1),) * (x.ndim - 2))]
+    if (channels == first).all():
+        mean[doubtful], m2[doubtful] = first.reshape(-1), 0.0
         return BatchStatistics(count, mean, m2), False
+    # The mean as a float32: what is subtracted from one loses nothing.
+    shift = np.where(np.isfinite(mean), mean, 0)[doubtful].astype(x.dtype).astype(np.float64)
+    deviation = channels - per_channel(shift, x.ndim)
     missed, m2[doubtful], _ = _wide_moments(deviation, count)
     mean[doubtful] = shift + missed
     return BatchStatistics(count, mean, np.maximum(m2, 0)), True

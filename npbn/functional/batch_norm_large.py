@@ -28,7 +28,15 @@ from npbn.functional.batch_norm_exact import (
     split,
     within,
 )
-from npbn.functional.passes import centred_sums, combine, scale, scale_shift, subtract, zeros
+from npbn.functional.passes import (
+    centred_sums,
+    combine,
+    per_channel,
+    scale,
+    scale_shift,
+    subtract,
+    zeros,
+)
 from npbn.functional.tuning import FEW
 
 
@@ -56,7 +64,7 @@ def large_forward(
     moved, centred = offset * a, np.count_nonzero(shift) > 0
     ordinary = in_range(a, std)
     constant = not training and np.count_nonzero(var) < channels  # the same, if x is the mean
-    alone = None
+    alone = None  # a few channels of an evaluation that need to be centred
     if not centred and not (ordinary and within(moved, MOVED) and not constant):
         alone = np.flatnonzero((np.abs(moved) > MOVED) | (var == 0))
         if training or len(alone) > channels // FEW or not (ordinary and within(offset, HUGE)):
@@ -68,11 +76,11 @@ def large_forward(
         exact = exact | output_needs_exact(a, moved, std, shift)
     c = -moved if bias is None else bias - moved
     scale_shift(y if centred else x, a, c, out=y)
-    if alone is not None:  # a few channels of an evaluation that need to be centred
-        few = x.take(alone, axis=1)  # C-contiguous, which x[:, alone] is not
-        subtract(few, offset[alone], out=few)
-        scale_shift(few, a[alone], np.zeros(len(alone)) if bias is None else bias[alone], out=few)
-        y[:, alone] = few
+    if alone is not None:
+        few = x.take(alone, axis=1)
+        few -= per_channel(running_mean[alone], x.ndim)
+        few *= per_channel(a[alone], x.ndim)
+        y[:, alone] = few if bias is None else few + per_channel(bias[alone], x.ndim)
     cache = BatchNormCache(x, shift, offset, std, weight, exact, statistics)
     if np.count_nonzero(exact):
         y[:, exact] = exact_output(columns(cache, exact), bias if bias is None else bias[exact])
