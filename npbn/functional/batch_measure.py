@@ -4,6 +4,8 @@ Both write the mean as shift + offset, shift a vector in x's dtype that has been
 subtracted from x without loss where it matters (Sterbenz), and offset in float64.
 """
 
+import math
+
 import numpy as np
 
 from npbn.functional.batch_norm_exact import TINY, split
@@ -96,7 +98,7 @@ def _measure_shifted(
 ) -> tuple[BatchStatistics, np.ndarray, np.ndarray, np.ndarray]:
     """Measure by partial sums in x's dtype, after subtracting a rough mean if it is not small."""
     count = x.size // max(x.shape[1], 1)
-    rough, _ = measure_wide(np.ascontiguousarray(x[:: max(len(x) // SAMPLE, 1)]))
+    rough, _ = measure_wide(_sample(x))
     shift = rough.mean.astype(x.dtype)
     if x.dtype == np.float32 and (np.square(rough.mean) <= NEAR * rough.var).all():
         shift[...] = 0  # float64 has a pass to spare, and no digits
@@ -113,3 +115,16 @@ def _measure_shifted(
         precise = measure(x[:, doubtful])
         statistics.mean[doubtful], statistics.m2[doubtful] = precise.mean, precise.m2
     return statistics, shift, offset, doubtful
+
+
+def _sample(x: np.ndarray) -> np.ndarray:
+    """Return about SAMPLE values of every channel, from as many samples as there are."""
+    some = x[:: max(len(x) // SAMPLE, 1)]
+    if x.ndim == 2 or x.size == 0:
+        return np.ascontiguousarray(some)
+    positions = math.prod(x.shape[2:])
+    # Neighbours are alike, and so are the ends of an image's rows: the golden ratio's multiples
+    # spread over both.
+    golden = (math.sqrt(5) - 1) / 2
+    steps = np.arange(1, max(SAMPLE // len(some), 2) + 1) * golden % 1
+    return some.reshape(*some.shape[:2], positions).take((steps * positions).astype(int), axis=2)
