@@ -27,6 +27,7 @@ SHAPES = (
     (4096, 1024),
     (16384, 1024),
 )
+IMAGES = ((64, 16, 28, 28), (8, 256, 14, 14), (32, 64, 28, 28))
 DTYPES = ("float32", "float64")
 PLAIN, SHIFTED, DEAD = DATA = ("plain", "mean = 3 std", "one dead channel")
 CONTENDERS = ("npbn", "torch eager", "torch.compile", "jax.jit", "textbook NumPy", "floor")
@@ -64,13 +65,13 @@ def problem(case: Mapping[str, Any]) -> Problem:
     """
     shape, dtype = tuple(case["shape"]), np.dtype(case["dtype"])
     rng = np.random.default_rng(shape)
-    channels = shape[1]
+    channels, along = shape[1], (-1, *(1,) * (len(shape) - 2))
     std = rng.uniform(0.5, 2, channels)
     mean = 3 * std if case["data"] == SHIFTED else np.zeros(channels)
     weight, bias = rng.uniform(0.5, 1.5, channels), rng.normal(size=channels)
     x = rng.standard_normal(shape, dtype)
-    x *= std.astype(dtype)
-    x += mean.astype(dtype)
+    x *= std.astype(dtype).reshape(along)
+    x += mean.astype(dtype).reshape(along)
     if case["data"] == DEAD:
         x[:, channels // 2] = mean[channels // 2] = 0.7
         std[channels // 2] = 0
@@ -113,7 +114,8 @@ def prove(problem: Problem, task: Task) -> None:
         result = results[name]
         if result.dtype != problem.setup.dtype:
             raise WrongError(f"{name} is {result.dtype}, should be {problem.setup.dtype}")
-        error = np.abs(result[..., some].astype(np.float64) - getattr(exact, name))
+        result = result[some] if result.ndim == 1 else result[:, some]
+        error = np.abs(result.astype(np.float64) - getattr(exact, name))
         worst = float(np.max(error / getattr(allowed, name)))
         if not worst <= 1:
             raise WrongError(f"{name} is off by {worst:.2g} times what is allowed")
@@ -122,7 +124,7 @@ def prove(problem: Problem, task: Task) -> None:
 def in_float64(setup: Setup, step: Step) -> Exact:
     """Return the results in float64, by the textbook: the oracle is too slow for large arrays."""
     state = {name: values.astype(np.float64) for name, values in state_of(setup).items()}
-    x, g = step.x.astype(np.float64), step.grad_output.astype(np.float64)
+    x, g = (rows_of(a.astype(np.float64)) for a in (step.x, step.grad_output))
     mean, var = state["running_mean"], state["running_var"]
     if step.training:
         mean = x.mean(0)
@@ -134,8 +136,12 @@ def in_float64(setup: Setup, step: Step) -> Exact:
     x_hat = (x - mean) / std
     grad_weight, grad_bias = (g * x_hat).sum(0), g.sum(0)
     grad_input = state["weight"] / std * (g - (grad_bias + x_hat * grad_weight) / len(x))
+    y, x_hat, grad_input = (
+        np.moveaxis(rows.reshape(len(step.x), *step.x.shape[2:], -1), -1, 1)
+        for rows in (state["weight"] * x_hat + state["bias"], x_hat, grad_input)
+    )
     return Exact(
-        y=state["weight"] * x_hat + state["bias"],
+        y=y,
         x_hat=x_hat,
         grad_input=grad_input,
         grad_weight=grad_weight,
@@ -148,6 +154,11 @@ def in_float64(setup: Setup, step: Step) -> Exact:
     )
 
 
+def rows_of(x: np.ndarray) -> np.ndarray:
+    """Return (N, C, ...) as rows of one value of each channel."""
+    return np.moveaxis(x, 1, -1).reshape(-1, x.shape[1])
+
+
 def entry_name(contender: str, data: str) -> str:
     """Return the name of an entry: the contender, and the data unless they are plain."""
     return contender if data == PLAIN else f"{contender}, {data}"
@@ -156,7 +167,7 @@ def entry_name(contender: str, data: str) -> str:
 def run(out: Path, quick: bool, threads: list[int]) -> None:
     """Measure, and write batch_norm.json, .md and .png into `out`."""
     contenders = report.without_compile(CONTENDERS) if quick else CONTENDERS
-    shapes = SHAPES[1:5:3] if quick else SHAPES
+    shapes = (*SHAPES[1:5:3], *IMAGES[:1]) if quick else (*SHAPES, *IMAGES)
     dtypes = DTYPES[:1] if quick else DTYPES
     contests = []
     for count in threads:
@@ -208,6 +219,8 @@ def goals(contests: list[dict[str, Any]]) -> list[targets.Goal]:
     found = []
     for count in sorted({c["threads"] for c in contests}):
         mine = [c for c in contests if c["threads"] == count and c["dtype"] == "float32"]
+        images = [c for c in mine if len(c["shape"]) == 4]
+        mine = [c for c in mine if len(c["shape"]) == 2]
         small = [c for c in mine if megabytes(c) <= 1]
         large = [c for c in mine if megabytes(c) > 1]
         goal = targets.Goals(found, report.threads(count))
@@ -223,6 +236,11 @@ def goals(contests: list[dict[str, Any]]) -> list[targets.Goal]:
             ratios = report.ratios(large, "npbn", "torch eager", mode=mode)
             what = f"{mode}, beyond 1 MB, the least"
             goal.faster(what, "torch eager", at_least, 1.0, min(ratios, default=None))
+        for mode in ("forward + backward", "forward"):
+            ratios = report.ratios(images, "npbn", "torch eager", mode=mode)
+            goal.faster(
+                f"{mode}, images, the least", "torch eager", 1.0, 1.0, min(ratios, default=None)
+            )
         for data in (SHIFTED, DEAD):
             ratios = report.ratios(mine, "npbn", entry_name("npbn", data))
             goal.within(
@@ -232,9 +250,10 @@ def goals(contests: list[dict[str, Any]]) -> list[targets.Goal]:
 
 
 def draw(contests: list[dict[str, Any]], path: Path) -> None:
-    """Draw the time of the others in npbn's, against the size, for each mode and dtype."""
+    """Draw the time of the others in npbn's, against the size of (N, C), by mode and dtype."""
     from benchmarks import pictures
 
+    contests = [c for c in contests if len(c["shape"]) == 2]
     count = min(c["threads"] for c in contests)
     dtypes = [dtype for (dtype,) in report.distinct(contests, "dtype")]
     figure, panels = pictures.panels(len(dtypes), len(MODES))

@@ -23,21 +23,29 @@ def normalise(
     x: jax.Array, state: Tree, prefix: str, momentum: float, eps: float
 ) -> tuple[jax.Array, Tree]:
     """Return the output of training mode, and the new running statistics."""
-    mean, var = x.mean(0), x.var(0)
-    unbiased = var * (len(x) / (len(x) - 1))
+    axes, count = (0, *range(2, x.ndim)), x.size // x.shape[1]
+    mean, var = x.mean(axes), x.var(axes)
+    unbiased = var * (count / (count - 1))
     old_mean, old_var = state[f"{prefix}running_mean"], state[f"{prefix}running_var"]
     new = {
         f"{prefix}running_mean": (1 - momentum) * old_mean + momentum * mean,
         f"{prefix}running_var": (1 - momentum) * old_var + momentum * unbiased,
     }
     scale = state[f"{prefix}weight"] * jax.lax.rsqrt(var + eps)
-    return (x - mean) * scale + state[f"{prefix}bias"], new
+    mean, scale, bias = along(x, mean, scale, state[f"{prefix}bias"])
+    return (x - mean) * scale + bias, new
+
+
+def along(x: jax.Array, *vectors: jax.Array) -> list[jax.Array]:
+    """Return (C,) vectors along axis 1 of x."""
+    return [vector.reshape(-1, *(1,) * (x.ndim - 2)) for vector in vectors]
 
 
 def normalise_eval(x: jax.Array, state: Tree, prefix: str, eps: float) -> jax.Array:
     """Return the output of eval mode."""
     scale = state[f"{prefix}weight"] * jax.lax.rsqrt(state[f"{prefix}running_var"] + eps)
-    return (x - state[f"{prefix}running_mean"]) * scale + state[f"{prefix}bias"]
+    mean, scale, bias = along(x, state[f"{prefix}running_mean"], scale, state[f"{prefix}bias"])
+    return (x - mean) * scale + bias
 
 
 def split(state: Tree) -> tuple[Tree, Tree]:

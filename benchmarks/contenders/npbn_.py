@@ -16,7 +16,8 @@ def set_threads(threads: int) -> None:
 def batch_norm(problem: bn.Problem) -> Task:
     """Return npbn's layer at work."""
     setup, (x, g), mode = problem.setup, problem.arrays, problem.mode
-    layer = npbn.BatchNorm1d(setup.num_features, setup.eps, setup.momentum, dtype=setup.dtype)
+    kind = npbn.BatchNorm1d if x.ndim == 2 else npbn.BatchNorm2d
+    layer = kind(setup.num_features, setup.eps, setup.momentum, dtype=setup.dtype)
     layer.load_state_dict(bn.state_of(setup))
 
     def train() -> tuple[np.ndarray, ...]:

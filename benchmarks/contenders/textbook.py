@@ -9,13 +9,17 @@ from benchmarks.task import Task
 def batch_norm(problem: bn.Problem) -> Task:
     """Return the equations at work."""
     setup, (x, g), mode = problem.setup, problem.arrays, problem.mode
-    weight, bias, eps, momentum = setup.weight, setup.bias, setup.eps, setup.momentum
-    running_mean, running_var = setup.running_mean.copy(), setup.running_var.copy()
+    axes, count = (0, *range(2, x.ndim)), x.size // x.shape[1]
+    weight, bias, running_mean, running_var = (
+        values.reshape(1, -1, *(1,) * (x.ndim - 2)) if x.ndim > 2 else values.copy()
+        for values in (setup.weight, setup.bias, setup.running_mean, setup.running_var)
+    )
+    eps, momentum, keep = setup.eps, setup.momentum, x.ndim > 2
 
     def forward() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         nonlocal running_mean, running_var
-        mean, var = x.mean(0), x.var(0)
-        unbiased = var * (len(x) / (len(x) - 1))
+        mean, var = x.mean(axes, keepdims=keep), x.var(axes, keepdims=keep)
+        unbiased = var * (count / (count - 1))
         running_mean = (1 - momentum) * running_mean + momentum * mean
         running_var = (1 - momentum) * running_var + momentum * unbiased
         std = np.sqrt(var + eps)
@@ -24,8 +28,8 @@ def batch_norm(problem: bn.Problem) -> Task:
 
     def train() -> tuple[np.ndarray, ...]:
         y, x_hat, std = forward()
-        grad_weight, grad_bias = (g * x_hat).sum(0), g.sum(0)
-        grad_input = weight / std * (g - (grad_bias + x_hat * grad_weight) / len(x))
+        grad_weight, grad_bias = (g * x_hat).sum(axes, keepdims=keep), g.sum(axes, keepdims=keep)
+        grad_input = weight / std * (g - (grad_bias + x_hat * grad_weight) / count)
         return y, grad_input, grad_weight, grad_bias
 
     def evaluate() -> np.ndarray:
@@ -33,8 +37,11 @@ def batch_norm(problem: bn.Problem) -> Task:
 
     def read(outcome: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
         names = ("y", "grad_input", "grad_weight", "grad_bias")
-        running = {"running_mean": running_mean, "running_var": running_var}
-        return dict(zip(names, outcome, strict=False)) | ({} if mode == "eval" else running)
+        found = dict(zip(names, outcome, strict=False))
+        if mode != "eval":
+            found |= {"running_mean": running_mean, "running_var": running_var}
+        images = ("y", "grad_input")
+        return {k: v if k in images else v.reshape(-1) for k, v in found.items()}
 
     runs = {
         "forward": lambda: forward()[:1],

@@ -36,7 +36,8 @@ def batch_norm(problem: bn.Problem, call: Call = call) -> Task:
     setup, mode = problem.setup, problem.mode
     x, g = (torch.from_numpy(array) for array in problem.arrays)
     dtype = {"float32": torch.float32, "float64": torch.float64}[str(setup.dtype)]
-    layer = torch.nn.BatchNorm1d(setup.num_features, setup.eps, setup.momentum, dtype=dtype)
+    kind = torch.nn.BatchNorm1d if x.ndim == 2 else torch.nn.BatchNorm2d
+    layer = kind(setup.num_features, setup.eps, setup.momentum, dtype=dtype)
     layer.load_state_dict(tensors(bn.state_of(setup)), strict=False)
     layer.train(mode != "eval")
     x.requires_grad_(mode == "forward + backward")

@@ -22,9 +22,10 @@ def step(use_batch_norm=True, batch=32):
 
 @pytest.mark.parametrize("contender", [npbn_, textbook, torch_eager])
 @pytest.mark.parametrize("data", batch_norm.DATA)
-def test_right_batch_norms_are_proved_right(contender, data):
+@pytest.mark.parametrize("shape", [(32, 50), (6, 5, 4, 3)])
+def test_right_batch_norms_are_proved_right(contender, data, shape):
     for mode, dtype in product(batch_norm.MODES, batch_norm.DTYPES):
-        problem = normalisation(mode, dtype, data)
+        problem = normalisation(mode, dtype, data, shape)
         batch_norm.prove(problem, contender.batch_norm(problem))
 
 
