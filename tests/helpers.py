@@ -19,11 +19,17 @@ SPECIALS = (np.nan, np.inf, -np.inf)
 LAYOUTS = {
     "contiguous": np.ascontiguousarray,
     "fortran": np.asfortranarray,
+    "channels last": lambda x: _channels_last(x),
     "strided": lambda x: np.repeat(x, 2, axis=-1)[..., ::2],
     "negative strides": lambda x: np.flip(np.flip(x).copy()),
     "read only": lambda x: _read_only(x.copy()),
     "unaligned": lambda x: _unaligned(x),
 }
+
+
+def _channels_last(x):
+    """NHWC in memory, viewed as NCHW."""
+    return np.moveaxis(np.moveaxis(x, 1, -1).copy(order="C"), -1, 1) if x.ndim > 2 else x
 
 
 def _read_only(x):

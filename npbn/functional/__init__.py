@@ -25,6 +25,7 @@ from npbn.functional.convolution import (
     conv2d_backward,
     conv2d_forward,
 )
+from npbn.functional.dropout import dropout, dropout_backward, dropout_forward
 from npbn.functional.linear import LinearCache, linear, linear_backward, linear_forward
 from npbn.functional.loss import (
     CrossEntropyCache,
@@ -36,15 +37,36 @@ from npbn.functional.loss import (
     mse_forward,
     mse_loss,
 )
+from npbn.functional.pooling import (
+    AvgPoolCache,
+    MaxPoolCache,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool2d_backward,
+    adaptive_avg_pool2d_forward,
+    avg_pool2d,
+    avg_pool2d_backward,
+    avg_pool2d_forward,
+    max_pool2d,
+    max_pool2d_backward,
+    max_pool2d_forward,
+)
 from npbn.functional.statistics import BatchStatistics, measure
 
 __all__ = [
+    "AvgPoolCache",
     "BatchNormCache",
     "BatchStatistics",
     "ConvolutionCache",
     "CrossEntropyCache",
     "LinearCache",
     "MSECache",
+    "MaxPoolCache",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_backward",
+    "adaptive_avg_pool2d_forward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "avg_pool2d_forward",
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_forward",
@@ -54,9 +76,15 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_backward",
     "cross_entropy_forward",
+    "dropout",
+    "dropout_backward",
+    "dropout_forward",
     "linear",
     "linear_backward",
     "linear_forward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "max_pool2d_forward",
     "measure",
     "mse_backward",
     "mse_forward",

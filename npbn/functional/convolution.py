@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from npbn.errors import ShapeError
+from npbn.functional import tuning
 from npbn.functional.checks import float_array, same_dtype, same_shape
 from npbn.functional.passes import channel_sums
-from npbn.functional.patches import Geometry
+from npbn.functional.patches import Geometry, slices
 from npbn.functional.windows import Windows, pair, windows
 
 
@@ -129,7 +130,9 @@ def conv2d_backward(
             grad = _matrices(grad, groups)
             patches = _matrices(geometry.patches(padded, some), groups)
             # This way round: BLAS takes 0.7 of the time of grad @ patches transposed.
-            grad_kernels += np.add.reduce(patches @ grad.swapaxes(-1, -2))
+            # One product for each sample: of small images under many channels they are the larger.
+            for few in slices(len(padded), tuning.PATCH_BYTES // max(grad_kernels.nbytes, 1)):
+                grad_kernels += np.add.reduce(patches[few] @ grad[few].swapaxes(-1, -2))
             if input_grad:
                 _add_patches(across @ grad, geometry.patches(grad_padded, some))
         if input_grad:
@@ -140,8 +143,8 @@ def conv2d_backward(
 
 
 def _geometry(cache: ConvolutionCache) -> Geometry:
-    x, _, rows, columns, _ = cache
-    return Geometry(x.shape[1], rows, columns, _dtype(x), columns.stride == 1)
+    x, weight, rows, columns, _ = cache
+    return Geometry(x.shape[1], len(weight), rows, columns, _dtype(x), columns.stride == 1)
 
 
 def _kernels(cache: ConvolutionCache) -> np.ndarray:
@@ -210,9 +213,10 @@ def conv2d(
     array([[[0., 4., 0.]]])
     """
     x, weight = np.asarray(x), np.asarray(weight)
-    if weight.ndim != 4:
+    if weight.ndim != 4 or 0 in weight.shape:
         raise ShapeError(
-            f"conv2d: expected weight of shape (O, C / groups, kh, kw), got {weight.shape}"
+            "conv2d: expected weight of shape (O, C / groups, kh, kw), all of at least 1, "
+            f"got {weight.shape}"
         )
     stride, padding, dilation = check_options("conv2d", stride, padding, dilation)
     if not isinstance(groups, Integral) or groups < 1 or len(weight) % groups:
@@ -257,10 +261,10 @@ def check_conv2d(
     """Return the windows along H and W; raise ShapeError or DtypeError unless x fits the weight."""
     float_array(who, x)
     channels = weight.shape[1] * groups
-    if x.ndim not in (3, 4) or x.shape[-3] != channels:
+    if x.ndim not in (3, 4) or x.shape[-3] != channels or 0 in x.shape[-2:]:
         raise ShapeError(
             f"{who}: expected input of shape (N, {channels}, H, W) or ({channels}, H, W), "
-            f"got {x.shape}"
+            f"H and W of at least 1, got {x.shape}"
         )
     same_dtype(who, x, weight.dtype)
     found = []

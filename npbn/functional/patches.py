@@ -4,6 +4,7 @@ Patches overlap: side by side they take as many times the memory of the image as
 taps. So they are views of a padded image, of some samples and some rows of output at a time.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -19,7 +20,8 @@ class Geometry(NamedTuple):
 
     Attributes
     ----------
-    channels : int
+    channels, outputs : int
+        Channels of the images and of what is made of them.
     rows, columns : Windows
         Along H and W.
     dtype : numpy.dtype
@@ -32,6 +34,7 @@ class Geometry(NamedTuple):
     """
 
     channels: int
+    outputs: int
     rows: Windows
     columns: Windows
     dtype: np.dtype
@@ -40,7 +43,7 @@ class Geometry(NamedTuple):
     @property
     def padded(self) -> tuple[int, int]:
         """Height and width of the images with their padding."""
-        height, width = (axis.before + axis.size + axis.after for axis in self[1:3])
+        height, width = (axis.before + axis.size + axis.after for axis in self[2:4])
         return height, width
 
     @property
@@ -49,18 +52,21 @@ class Geometry(NamedTuple):
         return self.padded[1] if self.wide else self.columns.count
 
     def bytes_of(self, rows: int) -> int:
-        """Return the size of one sample's patches for some rows of output."""
+        """Return the size of one sample's patches for some rows of output, or of that output."""
         taps = self.channels * self.rows.kernel * self.columns.kernel
-        return max(taps * rows * self.width * self.dtype.itemsize, 1)
+        return max(taps, self.outputs, 1) * rows * self.width * self.dtype.itemsize
 
     def blocks(self, samples: int) -> Iterator[tuple[slice, list[slice]]]:
         """Yield blocks of samples, each with blocks of rows of output.
 
-        The patches of both stay within PATCH_BYTES, or are those of one row.
+        The patches of both, and the output, stay within PATCH_BYTES, or are those of one row. The
+        padded images do, or are one.
         """
-        for some in _slices(samples, tuning.PATCH_BYTES // self.bytes_of(self.rows.count)):
+        image = self.channels * math.prod(self.padded) * self.dtype.itemsize
+        of_sample = max(image, self.bytes_of(self.rows.count))
+        for some in slices(samples, tuning.PATCH_BYTES // of_sample):
             of_row = (some.stop - some.start) * self.bytes_of(1)
-            yield some, list(_slices(self.rows.count, tuning.PATCH_BYTES // of_row))
+            yield some, list(slices(self.rows.count, tuning.PATCH_BYTES // of_row))
 
     def pad(self, images: np.ndarray | int) -> np.ndarray:
         """Return images (n, C, H, W), or n images of zeros, with padding, as (n, C, positions).
@@ -79,7 +85,7 @@ class Geometry(NamedTuple):
         """View the images, (n, C, H, W), in their padding."""
         height, width = self.padded
         whole = padded[:, :, : height * width].reshape(*padded.shape[:2], height, width)
-        rows, columns = (slice(axis.before, axis.before + axis.size) for axis in self[1:3])
+        rows, columns = (slice(axis.before, axis.before + axis.size) for axis in self[2:4])
         return whole[:, :, rows, columns]
 
     def patches(self, padded: np.ndarray, some: slice) -> np.ndarray:
@@ -97,6 +103,7 @@ class Geometry(NamedTuple):
         )
 
 
-def _slices(count: int, step: int) -> Iterator[slice]:
+def slices(count: int, step: int) -> Iterator[slice]:
+    """Yield slices of `step`, or of 1 where that is 0."""
     step = max(step, 1)
     return (slice(start, min(start + step, count)) for start in range(0, count, step))

@@ -4,22 +4,28 @@ from npbn.layers.activation import ReLU, Sigmoid
 from npbn.layers.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from npbn.layers.container import Sequential
 from npbn.layers.convolution import Conv2d
+from npbn.layers.dropout import Dropout
 from npbn.layers.linear import Linear
 from npbn.layers.loss import CrossEntropyLoss, MSELoss
 from npbn.layers.module import Module
 from npbn.layers.parameter import Parameter
+from npbn.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from npbn.layers.shape import Flatten, Identity
 
 __all__ = [
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
     "Conv2d",
     "CrossEntropyLoss",
+    "Dropout",
     "Flatten",
     "Identity",
     "Linear",
     "MSELoss",
+    "MaxPool2d",
     "Module",
     "Parameter",
     "ReLU",

@@ -1,0 +1,280 @@
+"""Average pooling: the average of each window, or of as many windows as are asked for.
+
+A window is a rectangle, so that its sum is a sum over rows of sums over columns: one axis is
+pooled after the other. The same slices, read the other way round, take the gradient back.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from npbn.functional.checks import float_array
+from npbn.functional.pooling_checks import (
+    adapted_size,
+    along,
+    check_divisor,
+    place_windows,
+    resized,
+    wide,
+)
+from npbn.functional.windows import Windows
+
+
+class Spans(NamedTuple):
+    """The spans of one axis that are averaged, each from a start to an end; they may overlap.
+
+    Attributes
+    ----------
+    size : int
+        Of the input's axis.
+    lengths : ndarray, shape (count,), int
+        What each span counts for in the divisor.
+    steps : tuple of (slice, slice)
+        Outputs, and the inputs that each step adds to them: one to each, or all to a single one.
+    """
+
+    size: int
+    lengths: np.ndarray
+    steps: tuple[tuple[slice, slice], ...]
+
+
+class AvgPoolCache(NamedTuple):
+    """What the backward passes of the averages need: the geometry, and nothing of the input.
+
+    Attributes
+    ----------
+    rows, columns : Spans
+    divisor : ndarray, shape (H_out, W_out), or int
+    """
+
+    rows: Spans
+    columns: Spans
+    divisor: np.ndarray | int
+
+
+@np.errstate(all="ignore")
+def avg_pool2d_forward(
+    x: np.ndarray,
+    rows: Windows,
+    columns: Windows,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> tuple[np.ndarray, AvgPoolCache]:
+    """Return the average of each window, and the cache for backward.
+
+    Parameters
+    ----------
+    x : ndarray, shape (*, H, W)
+    rows, columns : Windows
+        Along H and W, without dilation.
+    count_include_pad : bool
+        Whether the divisor counts padding; what ceil_mode adds beyond that is never counted.
+    divisor_override : int, optional
+        Divides instead.
+
+    Returns
+    -------
+    y : ndarray, shape (*, H_out, W_out), dtype of x
+    cache : AvgPoolCache
+
+    Notes
+    -----
+    Error bound for kernels kH x kW: (kH + kW) eps / 2 · Σ|x| / |divisor|, to first order, or
+    kH · kW eps / 2 where there is a single window. float16 is computed in float32, and rounded
+    once more.
+    """
+    spans = [_window_spans(windows, count_include_pad) for windows in (rows, columns)]
+    return _average(x, *spans, divisor_override)
+
+
+def avg_pool2d_backward(grad_output: np.ndarray, cache: AvgPoolCache) -> np.ndarray:
+    """Return the gradient of the input: each element's windows' grad_output / divisor, summed.
+
+    Parameters
+    ----------
+    grad_output : ndarray, shape (*, H_out, W_out)
+    cache : AvgPoolCache
+
+    Returns
+    -------
+    grad_input : ndarray, shape (*, H, W), dtype of grad_output
+
+    Notes
+    -----
+    Error bound for an element that lies in mH x mW windows: (mH + mW) eps / 2 · Σ|terms|, to
+    first order. float16 is computed in float32, and rounded once more.
+    """
+    return _average_backward(grad_output, cache)
+
+
+@np.errstate(all="ignore")
+def adaptive_avg_pool2d_forward(
+    x: np.ndarray, output_size: tuple[int, int]
+) -> tuple[np.ndarray, AvgPoolCache]:
+    """Return averages over as many windows as are asked for, and the cache for backward.
+
+    Along an axis of size H, of which H_out windows are wanted, window i is from ⌊i · H / H_out⌋ to
+    ⌈(i + 1) · H / H_out⌉, the latter excluded.
+
+    Parameters
+    ----------
+    x : ndarray, shape (*, H, W)
+    output_size : tuple of two ints
+        H_out and W_out, which may be larger than H and W.
+
+    Returns
+    -------
+    y : ndarray, shape (*, H_out, W_out), dtype of x
+    cache : AvgPoolCache
+
+    Notes
+    -----
+    Error bound: that of :func:`avg_pool2d_forward`, the window's size being the kernel's.
+    """
+    spans = [_adaptive_spans(*sizes) for sizes in zip(x.shape[-2:], output_size, strict=True)]
+    return _average(x, *spans, None)
+
+
+def adaptive_avg_pool2d_backward(grad_output: np.ndarray, cache: AvgPoolCache) -> np.ndarray:
+    """Return the gradient of the input, as :func:`avg_pool2d_backward` does."""
+    return _average_backward(grad_output, cache)
+
+
+def avg_pool2d(
+    x: np.ndarray,
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> np.ndarray:
+    """Return the average of each window, for x of shape (N, C, H, W) or (C, H, W).
+
+    Parameters
+    ----------
+    x : ndarray
+    kernel_size, stride, padding : int or tuple of two
+        For H and W; stride None is kernel_size, and padding with zeros is at most half of it.
+    ceil_mode : bool
+        Whether a last window may reach beyond the padding.
+    count_include_pad, divisor_override
+        See :func:`avg_pool2d_forward`.
+
+    Returns
+    -------
+    y : ndarray, shape (*, H_out, W_out), dtype of x
+        H_out = ⌊(H + 2 · padding − kernel_size) / stride⌋ + 1, or ⌈...⌉ with ceil_mode.
+
+    Raises
+    ------
+    ShapeError, DtypeError, ValueError
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> avg_pool2d(np.array([[[1.0, 3.0, 5.0, 7.0], [1.0, 3.0, 5.0, 7.0]]]), 2)
+    array([[[2., 6.]]])
+    """
+    check_divisor("avg_pool2d", divisor_override)
+    x = float_array("avg_pool2d", x)
+    placed = place_windows("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
+    return avg_pool2d_forward(x, *placed, count_include_pad, divisor_override)[0]
+
+
+def adaptive_avg_pool2d(
+    x: np.ndarray, output_size: int | tuple[int | None, int | None]
+) -> np.ndarray:
+    """Return averages over output_size windows, for x of shape (N, C, H, W) or (C, H, W).
+
+    Parameters
+    ----------
+    x : ndarray
+    output_size : int or tuple of two
+        H_out and W_out, None being the input's; see :func:`adaptive_avg_pool2d_forward`.
+
+    Returns
+    -------
+    y : ndarray, shape (*, H_out, W_out), dtype of x
+
+    Raises
+    ------
+    ShapeError, DtypeError, ValueError
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> adaptive_avg_pool2d(np.array([[[1.0, 2.0, 3.0], [5.0, 6.0, 7.0]]]), (1, None))
+    array([[[3., 4., 5.]]])
+    """
+    x = float_array("adaptive_avg_pool2d", x)
+    return adaptive_avg_pool2d_forward(x, adapted_size("adaptive_avg_pool2d", x, output_size))[0]
+
+
+# -- sums -------------------------------------------------------------------------------------
+
+
+def _average(
+    x: np.ndarray, rows: Spans, columns: Spans, divisor: int | None
+) -> tuple[np.ndarray, AvgPoolCache]:
+    dtype = wide(x.dtype)
+    if divisor is None:
+        divisor = np.multiply.outer(rows.lengths, columns.lengths).astype(dtype)
+    wide_x = x.astype(dtype, copy=False)
+    if len(rows.lengths) == len(columns.lengths) == 1:  # (64, 16, 28, 28) in a fifth of the time
+        window = wide_x[..., rows.steps[0][1], columns.steps[0][1]]
+        y = window.sum(axis=(-2, -1), keepdims=True)
+    else:
+        y = _sums(_sums(wide_x, -2, rows), -1, columns)
+    y /= divisor
+    return y.astype(x.dtype, copy=False), AvgPoolCache(rows, columns, divisor)
+
+
+@np.errstate(all="ignore")
+def _average_backward(grad_output: np.ndarray, cache: AvgPoolCache) -> np.ndarray:
+    rows, columns, divisor = cache
+    terms = np.divide(grad_output, divisor, dtype=wide(grad_output.dtype))
+    grad_input = _spread(_spread(terms, -1, columns), -2, rows)
+    return grad_input.astype(grad_output.dtype, copy=False)
+
+
+def _sums(x: np.ndarray, axis: int, spans: Spans) -> np.ndarray:
+    y = np.zeros(resized(x, axis, len(spans.lengths)), x.dtype)
+    for outputs, inputs in spans.steps:
+        total, part = y[along(axis, outputs)], x[along(axis, inputs)]
+        total += part if part.shape == total.shape else part.sum(axis=axis, keepdims=True)
+    return y
+
+
+def _spread(grad: np.ndarray, axis: int, spans: Spans) -> np.ndarray:
+    """Do the transpose of `_sums`: give each input the sum of its outputs' gradients."""
+    x = np.zeros(resized(grad, axis, spans.size), grad.dtype)
+    for outputs, inputs in spans.steps:
+        x[along(axis, inputs)] += grad[along(axis, outputs)]
+    return x
+
+
+def _window_spans(windows: Windows, count_include_pad: bool) -> Spans:
+    size, kernel, count = windows.size, windows.kernel, windows.count
+    starts = np.arange(count) * windows.stride - windows.before
+    ends = np.minimum(starts + kernel, size + windows.after)
+    inside = np.maximum(starts, 0), np.minimum(ends, size)
+    if not count_include_pad:
+        starts, ends = inside
+    # Few large windows are summed one by one, many small ones tap by tap.
+    steps = _one_by_one(*inside) if count < kernel else tuple(map(windows.tap, range(kernel)))
+    return Spans(size, ends - starts, steps)
+
+
+def _adaptive_spans(size: int, count: int) -> Spans:
+    if count and size and size % count == 0:
+        kernel = size // count
+        return _window_spans(Windows(size, kernel, kernel, 1, 0, 0, count), True)
+    i = np.arange(count)
+    starts, ends = i * size // max(count, 1), -(-(i + 1) * size // max(count, 1))
+    return Spans(size, ends - starts, _one_by_one(starts, ends))
+
+
+def _one_by_one(starts: np.ndarray, ends: np.ndarray) -> tuple[tuple[slice, slice], ...]:
+    spans = zip(starts.tolist(), ends.tolist(), strict=True)
+    return tuple((slice(o, o + 1), slice(*span)) for o, span in enumerate(spans))
