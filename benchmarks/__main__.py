@@ -8,7 +8,7 @@ from typing import NoReturn
 from benchmarks.harness import allowed_cpus
 
 # Modules of this package, each with run(out, quick, threads).
-PROGRAMS = ("batch_norm", "train_step", "inference", "scaling", "footprint", "accuracy")
+PROGRAMS = ("batch_norm", "train_step", "inference", "conv", "scaling", "footprint", "accuracy")
 
 
 def main() -> None:

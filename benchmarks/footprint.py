@@ -106,11 +106,16 @@ def memory(batches: tuple[int, ...], with_torch: bool) -> dict[str, dict[str, di
     found = modules(*(CONTENDERS if with_torch else CONTENDERS[:1]))
     return {
         str(batch): {
-            name: json.loads(python("-m", "benchmarks.memory", module, str(batch)))
+            name: json.loads(python("-m", "benchmarks.memory", module, "train_step", case(batch)))
             for name, module in found.items()
         }
         for batch in batches
     }
+
+
+def case(batch: int) -> str:
+    """Return a step's case as JSON."""
+    return json.dumps({"batch": batch, "batch_norm": True, "width": 256})
 
 
 def step_memory(contest: dict[str, Any], batch: str, name: str) -> int:

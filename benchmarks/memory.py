@@ -1,7 +1,7 @@
-"""The memory of a training step, in a process of its own: ``python -m benchmarks.memory MODULE N``.
+"""The memory of a piece of work, in a process of its own: ``... MODULE WORK CASE``.
 
-Prints the bytes of physical memory as JSON: after importing MODULE (a contender), with the
-network and a batch of N there, and at the peak of three steps. Linux alone tells.
+Prints the bytes of physical memory as JSON: after importing MODULE (a contender), with the problem
+that WORK draws from CASE (JSON) there, and at the peak of three runs. Linux alone tells.
 """
 
 import importlib
@@ -9,19 +9,18 @@ import json
 import sys
 from pathlib import Path
 
+PROGRAMS = {"train_step": "train_step", "conv2d": "conv"}
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def main() -> None:
     """Measure."""
-    contender = importlib.import_module(sys.argv[1])
-    from benchmarks import network
-
+    contender, work = importlib.import_module(sys.argv[1]), sys.argv[2]
+    program = importlib.import_module(f"benchmarks.{PROGRAMS[work]}")
     if hasattr(contender, "set_threads"):
         contender.set_threads(1)
     imported = resident("VmRSS")
-    case = {"batch": int(sys.argv[2]), "batch_norm": True, "width": 256}
-    task = contender.train_step(network.draw(case))
+    task = getattr(contender, work)(program.problem(json.loads(sys.argv[3])))
     ready = resident("VmRSS")
     RESET.write_text("5", encoding="ascii")  # the peak starts anew
     for _ in range(3):

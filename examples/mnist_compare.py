@@ -1,10 +1,11 @@
-"""Train one network in npbn and in PyTorch, step by step, with BatchNorm and without.
+"""Train a network in npbn and in PyTorch, step by step, with BatchNorm and without.
 
 Both libraries start from the same weights and see the same batches. Shown are the training
 loss, the time and the largest differences per epoch, then what the trained networks do in
 training and in evaluation mode. Pictures and results.json go to --out.
 
     python examples/mnist_compare.py                    # 5,000 digits, under a minute
+    python examples/mnist_compare.py --network cnn      # convolutions, some two minutes
     python examples/mnist_compare.py --dtype float64    # agreement to 1e-9, or exit status 1
     python examples/mnist_compare.py --data DIR         # MNIST, Fashion-MNIST, ...
 """
@@ -17,10 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 import npbn
+from npbn import models
 from npbn.data import MNIST
 from npbn.errors import DataError, NpbnError
 
@@ -34,6 +37,7 @@ except ModuleNotFoundError as error:
     sys.exit(f"mnist_compare needs {error.name}: {INSTALL}")
 
 EMBEDDED = Path(__file__).parent / "data" / "mnist-5k"
+POOLING = "Two pixels that close in a pooling window do the same.\n"
 FLOAT64_LIMIT = 1e-9  # what two float64 implementations may differ by over a whole run
 
 
@@ -68,17 +72,24 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description="Train the MNIST network with and without BatchNorm, in npbn and in PyTorch.",
+        description="Train a network with and without BatchNorm, in npbn and in PyTorch.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
+    add("--network", choices=["mlp", "cnn"], default="mlp", help="npbn.MLP or npbn.CNN")
     add("--data", type=Path, default=EMBEDDED, metavar="DIR", help="folder of MNIST-format files")
     add("--download", action="store_true", help="fetch MNIST into --data first (torchvision)")
     add("--out", type=Path, default=Path("runs/mnist_compare"), metavar="DIR", help="for results")
     add("--epochs", type=positive(int), default=10, metavar="N", help="passes over the images")
     add("--batch-size", type=positive(int), default=64, metavar="N", help="images a step")
     add("--lr", type=positive(float), default=0.01, metavar="RATE", help="learning rate of SGD")
-    add("--hidden-dim", type=positive(int), default=256, metavar="N", help="width of the network")
+    add(
+        "--hidden-dim",
+        type=positive(int),
+        default=256,
+        metavar="N",
+        help="width of hidden Linear layers",
+    )
     add("--dtype", choices=["float32", "float64"], default="float32", help="of both libraries")
     add("--seed", type=int, default=0, metavar="N", help="for weights and order of the images")
     add("--threads", type=positive(int), default=1, metavar="N", help="for each library")
@@ -113,8 +124,9 @@ def compare(options: argparse.Namespace) -> int:
 
     libraries = "npbn and PyTorch" if reference else "npbn"
     print(
-        f"{libraries}, {options.dtype}, {options.threads} thread(s): {len(train_set)} training and "
-        f"{len(test_set)} test images, batches of {options.batch_size}, learning rate {options.lr}"
+        f"{options.network.upper()} in {libraries}, {options.dtype}, {options.threads} thread(s): "
+        f"{len(train_set)} training and {len(test_set)} test images, "
+        f"batches of {options.batch_size}, learning rate {options.lr}"
     )
     with threadpool_limits(options.threads):
         runs = [
@@ -156,14 +168,39 @@ def prepare_folder(folder: Path) -> None:
 
 
 def load(options: argparse.Namespace, train: bool) -> npbn.ArrayDataset:
-    """Read one half of the data set, in the dtype of the run."""
-    data = MNIST(options.data, train)
-    if len(data) % options.batch_size == 1 or options.batch_size == 1:
+    """Read one half of the data set, in the dtype of the run and the shape of its network."""
+    flatten = options.network == "mlp"
+    data = MNIST(options.data, train, flatten=flatten)
+    images = data.images.astype(options.dtype, copy=False)
+    if not flatten:
+        height, width = images.shape[1:]
+        if min(height, width) < 4:
+            raise DataError(
+                "--network cnn halves images twice and takes 4 x 4 pixels or more, but those of "
+                f"{options.data} have {height} x {width}"
+            )
+        images = images[:, None]  # one channel
+    elif len(data) % options.batch_size == 1 or options.batch_size == 1:
         raise DataError(
             f"--batch-size {options.batch_size} leaves a batch of one of the {len(data)} images, "
             "which BatchNorm cannot normalise in training; choose another"
         )
-    return npbn.ArrayDataset(data.images.astype(options.dtype, copy=False), data.labels)
+    return npbn.ArrayDataset(images, data.labels)
+
+
+def build(
+    library: ModuleType,
+    use_batch_norm: bool,
+    data: npbn.ArrayDataset,
+    options: argparse.Namespace,
+    **keywords: Any,
+) -> Any:
+    """Return the network for this data from `library`, npbn.models or npbn.torch_reference."""
+    images, labels = data.arrays
+    widths = (options.hidden_dim, max(int(labels.max()) + 1, 10), use_batch_norm)
+    if options.network == "cnn":
+        return library.CNN(images.shape[1], images.shape[2:], *widths, **keywords)
+    return library.MLP(images.shape[1], *widths, **keywords)
 
 
 def train(
@@ -174,16 +211,16 @@ def train(
     reference: ModuleType | None,
 ) -> Run:
     """Train one network in both libraries, in lockstep."""
-    size, classes = data.arrays[0].shape[1], int(data.arrays[1].max()) + 1
-    shape = (size, options.hidden_dim, max(classes, 10), use_batch_norm)
-    net = npbn.MLP(*shape, dtype=options.dtype, rng=np.random.default_rng(options.seed))
+    rng = np.random.default_rng(options.seed)
+    net = build(models, use_batch_norm, data, options, dtype=options.dtype, rng=rng)
     run = Run(title, net)
     optimizer = npbn.SGD(net.parameters(), lr=options.lr)
     steppers = {"npbn": (npbn.train_step, net, npbn.CrossEntropyLoss(), optimizer)}
     if reference:
         import torch
 
-        run.model = reference.MLP(*shape, dtype=getattr(torch, options.dtype))
+        dtype = getattr(torch, options.dtype)
+        run.model = build(reference, use_batch_norm, data, options, dtype=dtype)
         reference.copy_to_torch(net, run.model)
         optimizer = torch.optim.SGD(run.model.parameters(), lr=options.lr)
         criterion = torch.nn.CrossEntropyLoss()
@@ -253,7 +290,8 @@ def verdict(options: argparse.Namespace, runs: list[Run]) -> int:
             f"\nThe largest difference is {largest:.1e}. float32 keeps 7 digits, and the libraries "
             "round differently:\nwhere a ReLU's input comes that close to 0, one lets a gradient "
             "through that the other stops, and from\nthere on their weights differ. "
-            f"With --dtype float64 they stay within {FLOAT64_LIMIT:.0e} of each other."
+            f"{POOLING if options.network == 'cnn' else ''}"
+            f"With --dtype float64 the libraries stay within {FLOAT64_LIMIT:.0e} of each other."
         )
         return 0
     agreed = largest <= FLOAT64_LIMIT  # False for NaN

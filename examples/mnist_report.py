@@ -99,6 +99,7 @@ def results(options, runs, test: Test) -> dict:
     with_batch_norm, plain = runs
     libraries = ("npbn", "torch")
     return {
+        "network": options.network,
         "dataset": str(options.data),
         "dtype": options.dtype,
         "epochs": options.epochs,

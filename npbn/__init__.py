@@ -23,13 +23,14 @@ from npbn.layers import (
     Sequential,
     Sigmoid,
 )
-from npbn.models import MLP
+from npbn.models import CNN, MLP
 from npbn.optim import SGD
 from npbn.training import Evaluation, evaluate, train_epoch, train_step
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CNN",
     "MLP",
     "SGD",
     "AdaptiveAvgPool2d",

@@ -2,13 +2,26 @@
 
 from __future__ import annotations  # np.random, named in hints, takes 20 ms to load
 
-import numpy as np
-from numpy.typing import DTypeLike
+from typing import Any
 
-from npbn.layers import BatchNorm1d, Linear, ReLU, Sequential
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from npbn.errors import ShapeError
+from npbn.functional.windows import pair
+from npbn.layers import (
+    BatchNorm1d,
+    BatchNorm2d,
+    Conv2d,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Sequential,
+)
 from npbn.rng import generator
 
-__all__ = ["MLP"]
+__all__ = ["CNN", "MLP"]
 
 
 class MLP(Sequential):
@@ -68,3 +81,95 @@ class MLP(Sequential):
             )
         else:
             super().__init__(fc1=fc1, relu=ReLU(), fc2=fc2, fc3=fc3)
+
+
+class CNN(Sequential):
+    """A convolutional network: two blocks that halve the image, then two fully connected layers.
+
+    A block is conv → batch_norm → relu → pool: a 3 x 3 convolution that keeps the size, to 16
+    and then 32 channels, and the largest of every 2 x 2 pixels. Without BatchNorm the
+    convolutions have a bias, which it would cancel.
+
+    Parameters
+    ----------
+    in_channels : int
+    image_size : int or (int, int)
+        Side of a square image, or height and width; each at least 4.
+    hidden_dim, output_size : int
+    use_batch_norm : bool
+    dtype : {float32, float64, float16}
+    rng : numpy.random.Generator, optional
+        Source of the initial values.
+
+    Attributes
+    ----------
+    image_size : (int, int)
+        Height and width.
+
+    Raises
+    ------
+    ShapeError, DtypeError
+        On an input that is not (N, in_channels, height, width) or of another dtype.
+    ValueError
+        On an `image_size` that cannot be halved twice.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> CNN(1, 8, 3, 2, rng=np.random.default_rng(0))
+    CNN(
+      (conv1): Conv2d(1, 16, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
+      (batch_norm1): BatchNorm2d(16, eps=1e-05, momentum=0.1, affine=True, bias=True,
+                                 track_running_stats=True)
+      (relu1): ReLU()
+      (pool1): MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)
+      (conv2): Conv2d(16, 32, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
+      (batch_norm2): BatchNorm2d(32, eps=1e-05, momentum=0.1, affine=True, bias=True,
+                                 track_running_stats=True)
+      (relu2): ReLU()
+      (pool2): MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)
+      (flatten): Flatten(start_dim=1, end_dim=-1)
+      (fc1): Linear(in_features=128, out_features=3, bias=True)
+      (relu3): ReLU()
+      (fc2): Linear(in_features=3, out_features=2, bias=True)
+    )
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        image_size: int | tuple[int, int] = 28,
+        hidden_dim: int = 256,
+        output_size: int = 10,
+        use_batch_norm: bool = True,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | None = None,
+    ):
+        rng = generator(rng)
+        self.image_size = height, width = pair("CNN", "image_size", image_size, least=4)
+        conv = {"kernel_size": 3, "padding": 1, "bias": not use_batch_norm}
+        layers = {
+            "conv1": Conv2d(in_channels, 16, **conv, dtype=dtype, rng=rng),
+            "batch_norm1": BatchNorm2d(16, dtype=dtype) if use_batch_norm else None,
+            "relu1": ReLU(),
+            "pool1": MaxPool2d(2),
+            "conv2": Conv2d(16, 32, **conv, dtype=dtype, rng=rng),
+            "batch_norm2": BatchNorm2d(32, dtype=dtype) if use_batch_norm else None,
+            "relu2": ReLU(),
+            "pool2": MaxPool2d(2),
+            "flatten": Flatten(),
+            "fc1": Linear(32 * (height // 4) * (width // 4), hidden_dim, dtype=dtype, rng=rng),
+            "relu3": ReLU(),
+            "fc2": Linear(hidden_dim, output_size, dtype=dtype, rng=rng),
+        }
+        super().__init__({name: layer for name, layer in layers.items() if layer is not None})
+
+    def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, Any]:
+        # Convolutions take every size: fc1 would refuse a wrong one after BatchNorm had tracked it.
+        x = np.asarray(x)
+        expected = (self.conv1.in_channels, *self.image_size)
+        if x.ndim != 4 or x.shape[1:] != expected:
+            sizes = ", ".join(map(str, expected))
+            raise ShapeError(f"CNN: expected input of shape (N, {sizes}), got {x.shape}")
+        return super()._apply(x, predict)

@@ -1,10 +1,11 @@
-"""The same network and training step in PyTorch, to compare with; npbn never imports this.
+"""The same networks and training step in PyTorch, to compare with; npbn never imports this.
 
 It needs torch (and, for :func:`torchvision_mnist` alone, torchvision):
 ``pip install 'npbn[examples]'``.
 """
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from npbn.layers import Module
 from npbn.training import Evaluation, some, tally
 
 __all__ = [
+    "CNN",
     "MLP",
     "copy_to_npbn",
     "copy_to_torch",
@@ -69,6 +71,48 @@ class MLP(nn.Module):
             return self.fc3(self.fc2(self.relu(self.fc1(x))))
         x = self.relu(self.batch_norm1(self.fc1(x)))
         return self.fc3(self.batch_norm2(self.fc2(x)))
+
+
+class CNN(nn.Sequential):
+    """:class:`npbn.CNN` in PyTorch: same arguments, same layers, same ``state_dict`` keys.
+
+    Parameters
+    ----------
+    in_channels : int
+    image_size : int or (int, int)
+    hidden_dim, output_size : int
+    use_batch_norm : bool
+    dtype : torch.dtype
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        image_size: int | tuple[int, int] = 28,
+        hidden_dim: int = 256,
+        output_size: int = 10,
+        use_batch_norm: bool = True,
+        *,
+        dtype: torch.dtype = torch.float32,
+    ):
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        conv: dict[str, Any] = {"kernel_size": 3, "padding": 1, "bias": not use_batch_norm}
+        layers = {
+            "conv1": nn.Conv2d(in_channels, 16, **conv, dtype=dtype),
+            "batch_norm1": nn.BatchNorm2d(16, dtype=dtype) if use_batch_norm else None,
+            "relu1": nn.ReLU(),
+            "pool1": nn.MaxPool2d(2),
+            "conv2": nn.Conv2d(16, 32, **conv, dtype=dtype),
+            "batch_norm2": nn.BatchNorm2d(32, dtype=dtype) if use_batch_norm else None,
+            "relu2": nn.ReLU(),
+            "pool2": nn.MaxPool2d(2),
+            "flatten": nn.Flatten(),
+            "fc1": nn.Linear(32 * (height // 4) * (width // 4), hidden_dim, dtype=dtype),
+            "relu3": nn.ReLU(),
+            "fc2": nn.Linear(hidden_dim, output_size, dtype=dtype),
+        }
+        present = {name: layer for name, layer in layers.items() if layer is not None}
+        super().__init__(OrderedDict(present))
 
 
 def copy_to_torch(net: Module, model: nn.Module) -> None:

@@ -12,25 +12,30 @@ from helpers import array, assert_same_bits, rngs, tensor
 from hypothesis import given
 
 import npbn
-from npbn import torch_reference
+from npbn import models, torch_reference
 from npbn.data import MNIST
 
 EMBEDDED = Path(__file__).parents[1] / "examples" / "data" / "mnist-5k"
 PACKAGE = Path(npbn.__file__).parents[1]
-SIZES = (6, 5, 4)
+CLASSES = 4
+INPUTS = {"MLP": (6,), "CNN": (1, 4, 9)}  # of one sample
+SIZES = {"MLP": (6, 5, CLASSES), "CNN": (1, (4, 9), 5, CLASSES)}
 DTYPES = {np.float32: torch.float32, np.float64: torch.float64}
+networks = pytest.mark.parametrize("network", SIZES)
 variants = pytest.mark.parametrize("use_batch_norm", [True, False], ids=["batch_norm", "plain"])
 
 
-def trained_pair(use_batch_norm, rng, dtype=np.float64):
+def trained_pair(network, use_batch_norm, rng, dtype=np.float64):
     """Return two networks of different weights, gradients and running statistics."""
-    net = npbn.MLP(*SIZES, use_batch_norm, dtype=dtype, rng=rng)
-    model = torch_reference.MLP(*SIZES, use_batch_norm, dtype=DTYPES[dtype])
+    arguments = (*SIZES[network], use_batch_norm)
+    net = getattr(models, network)(*arguments, dtype=dtype, rng=rng)
+    model = getattr(torch_reference, network)(*arguments, dtype=DTYPES[dtype])
     for side, step in ((net, npbn.train_step), (model, torch_reference.train_step)):
         ours = side is net
         criterion = npbn.CrossEntropyLoss() if ours else torch.nn.CrossEntropyLoss()
         optimizer = (npbn.SGD if ours else torch.optim.SGD)(side.parameters(), lr=0.1)
-        x, target = rng.normal(size=(8, SIZES[0])).astype(dtype), rng.integers(0, SIZES[-1], 8)
+        x = rng.normal(size=(8, *INPUTS[network])).astype(dtype)
+        target = rng.integers(0, CLASSES, 8)
         step(side, x, target, criterion, optimizer)
     return net, model
 
@@ -42,15 +47,16 @@ def assert_same_state(net, model):
         assert_same_bits(value, its_state[key].numpy(), key)
 
 
+@networks
 @variants
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_weights_are_copied_in_both_directions(use_batch_norm, dtype):
+def test_weights_are_copied_in_both_directions(network, use_batch_norm, dtype):
     rng = np.random.default_rng(0)
-    net, model = trained_pair(use_batch_norm, rng, dtype)
+    net, model = trained_pair(network, use_batch_norm, rng, dtype)
     torch_reference.copy_to_torch(net, model)
     assert_same_state(net, model)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    net, _ = trained_pair(use_batch_norm, rng, dtype)  # nothing is shared
+    net, _ = trained_pair(network, use_batch_norm, rng, dtype)  # nothing is shared
     for key, value in model.state_dict().items():
         assert_same_bits(value.numpy(), before[key].numpy())
     torch_reference.copy_to_npbn(model, net)
@@ -65,10 +71,11 @@ def test_weights_are_copied_in_both_directions(use_batch_norm, dtype):
             assert_same_bits(model.state_dict()[key].numpy(), value.numpy())
 
 
+@networks
 @variants
 @given(rng=rngs())
-def test_max_abs_diff_is_the_largest_difference_of_each_kind(use_batch_norm, rng):
-    net, model = trained_pair(use_batch_norm, rng)
+def test_max_abs_diff_is_the_largest_difference_of_each_kind(network, use_batch_norm, rng):
+    net, model = trained_pair(network, use_batch_norm, rng)
     parameters = dict(model.named_parameters())
     buffers = dict(model.named_buffers())
     expected = {
@@ -83,7 +90,7 @@ def test_max_abs_diff_is_the_largest_difference_of_each_kind(use_batch_norm, rng
 
 
 def test_max_abs_diff_of_copies_is_zero_and_sees_each_single_element():
-    net, model = trained_pair(True, np.random.default_rng(0))
+    net, model = trained_pair("MLP", True, np.random.default_rng(0))
     torch_reference.copy_to_torch(net, model)
     for name, parameter in model.named_parameters():
         parameter.grad = tensor(dict(net.named_parameters())[name].grad)

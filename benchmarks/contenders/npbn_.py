@@ -4,7 +4,7 @@ import numpy as np
 
 import npbn
 from benchmarks import batch_norm as bn
-from benchmarks import network
+from benchmarks import cnn, conv, network
 from benchmarks.task import Task
 
 
@@ -39,6 +39,38 @@ def batch_norm(problem: bn.Problem) -> Task:
         "eval": lambda: (layer.predict(x),),
     }
     return Task(runs[mode], read)
+
+
+def conv2d(problem: conv.Problem) -> Task:
+    """Return npbn's convolution at work."""
+    outputs, channels = problem.weight.shape[:2]
+    layer = npbn.Conv2d(channels, outputs, 3, padding=1, bias=False)
+    layer.load_state_dict({"weight": problem.weight})
+
+    def forward() -> tuple[np.ndarray, ...]:
+        return (layer(problem.x),)
+
+    def train() -> tuple[np.ndarray, ...]:
+        layer.zero_grad()
+        y = layer(problem.x)
+        return y, layer.backward(problem.grad_output), layer.weight.grad
+
+    names = ("y", "grad_input", "grad_weight")
+    run = forward if problem.mode == conv.MODES[0] else train
+    return Task(run, lambda outcome: dict(zip(names, outcome, strict=False)))
+
+
+def cnn_step(problem: cnn.Problem) -> Task:
+    """Return a step of training of the convolutional network."""
+    net = npbn.CNN()
+    net.load_state_dict(problem.state)
+    criterion = npbn.CrossEntropyLoss()
+    optimizer = npbn.SGD(net.parameters(), lr=network.LEARNING_RATE)
+
+    def run() -> float:
+        return npbn.train_step(net, problem.x, problem.target, criterion, optimizer)[0]
+
+    return Task(run, lambda loss: {**net.state_dict(), "loss": np.float64(loss)})
 
 
 def network_of(problem: network.Problem) -> npbn.MLP:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from benchmarks import batch_norm as bn
-from benchmarks import network
+from benchmarks import cnn, conv, network
 from benchmarks.task import Task
 from npbn import torch_reference
 
@@ -69,6 +69,29 @@ def batch_norm(problem: bn.Problem, call: Call = call) -> Task:
     return Task(runs[mode], read)
 
 
+def conv2d(problem: conv.Problem, call: Call = call) -> Task:
+    """Return torch's convolution at work; the input needs a gradient where there is a backward."""
+    x, weight, g = (torch.from_numpy(array) for array in problem[:3])
+    layer = torch.nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, bias=False)
+    layer.load_state_dict({"weight": weight})
+    x.requires_grad_(problem.mode != conv.MODES[0])
+
+    def train() -> torch.Tensor:
+        x.grad = layer.weight.grad = None
+        y = call(layer, x)
+        y.backward(g)
+        return y
+
+    def read(y: torch.Tensor) -> dict[str, np.ndarray]:
+        results = {"y": y.detach().numpy()}
+        if x.grad is not None:
+            results |= {"grad_input": x.grad.numpy(), "grad_weight": layer.weight.grad.numpy()}
+        return results
+
+    forward = problem.mode == conv.MODES[0]
+    return Task((lambda: call(layer, x)) if forward else train, read)
+
+
 def tensors(state: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
     """Return a copy of a state for load_state_dict."""
     return {name: torch.tensor(values) for name, values in state.items()}
@@ -83,7 +106,18 @@ def network_of(problem: network.Problem) -> torch_reference.MLP:
 
 def train_step(problem: network.Problem, loss_of: Loss = loss_of) -> Task:
     """Return a step of training, with the optimiser as torch has it by default."""
-    net = network_of(problem)
+    return step_of(network_of(problem), problem, loss_of)
+
+
+def cnn_step(problem: cnn.Problem, loss_of: Loss = loss_of) -> Task:
+    """Return a step of training of the convolutional network."""
+    net = torch_reference.CNN()
+    net.load_state_dict(tensors(problem.state), strict=False)
+    return step_of(net, problem, loss_of)
+
+
+def step_of(net: Layer, problem: network.Problem | cnn.Problem, loss_of: Loss) -> Task:
+    """Return a step of training of any network."""
     optimizer = torch.optim.SGD(net.parameters(), lr=network.LEARNING_RATE)
     x, target = torch.from_numpy(problem.x), torch.from_numpy(problem.target)
 

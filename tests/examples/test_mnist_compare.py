@@ -6,6 +6,8 @@ import os
 import struct
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +15,7 @@ import mnist_compare
 import numpy as np
 import pytest
 
-from npbn import torch_reference
+from npbn import models, torch_reference
 from npbn.data import write_idx
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +44,29 @@ def main(capsys):
     return run_main
 
 
+def write_data(folder, height, width):
+    """Write 24 training and 10 test images, drawn ones, in MNIST's format."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(exist_ok=True)
+    for half, count in (("train", 24), ("t10k", 10)):
+        images = rng.integers(0, 256, (count, height, width), dtype=np.uint8)
+        write_idx(folder / f"{half}-images-idx3-ubyte", images)
+        labels = rng.integers(0, 10, count, dtype=np.uint8)
+        write_idx(folder / f"{half}-labels-idx1-ubyte", labels)
+    return folder
+
+
+def few_images(folder):
+    """Return the arguments for three batches of images of 6 x 9 pixels."""
+    return ["--data", str(write_data(folder, 6, 9)), "--batch-size", "8"]
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Arguments for three steps."""
+    return [*QUICK, *few_images(tmp_path / "data")]
+
+
 def run(*arguments, before=""):
     """Run the script in an interpreter of its own, after the statements of `before`."""
     program = (
@@ -60,24 +85,38 @@ def assert_one_line_error(result, *words):
     assert all(word in last for word in words), last
 
 
+@pytest.fixture(scope="module", params=["mlp", "cnn"])
+def network(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory):
+def compared(network, tmp_path_factory):
+    """Run the default as a user does, and the CNN in this process on few images."""
     out = tmp_path_factory.mktemp("compared")
-    return run(*QUICK, "--dtype", "float64", "--out", out), out
+    arguments = [*QUICK, "--dtype", "float64", "--out", str(out)]
+    if network == "mlp":
+        return run(*arguments), out
+    arguments += ["--network", "cnn", *few_images(out / "data")]
+    with redirect_stdout(StringIO()) as stdout, redirect_stderr(StringIO()) as stderr:
+        status = mnist_compare.main(arguments)
+    return Result(status, stdout.getvalue(), stderr.getvalue()), out
 
 
-def test_it_succeeds_and_shows_both_libraries(compared):
+def test_it_succeeds_and_shows_both_libraries(compared, network):
     result, _ = compared
     assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(network.upper())
     for expected in ("with BatchNorm", "without BatchNorm", "samples/s", "running stats"):
         assert expected in result.stdout
     assert result.stderr == "", "no progress bar where the output is no terminal"
 
 
-def test_results_hold_every_key_and_float64_agrees(compared):
+def test_results_hold_every_key_and_float64_agrees(compared, network):
     _, out = compared
     found = json.loads((out / "results.json").read_text())
     assert found.keys() == {
+        "network",
         "dataset",
         "dtype",
         "epochs",
@@ -86,15 +125,15 @@ def test_results_hold_every_key_and_float64_agrees(compared):
         "seconds",
         "losses",
     }
-    assert (found["dtype"], found["epochs"]) == ("float64", 1)
+    assert (found["network"], found["dtype"], found["epochs"]) == (network, "float64", 1)
     assert found["max_abs_diff"].keys() == {"logits", "gradients", "parameters", "running_stats"}
     assert 0 < max(found["max_abs_diff"].values()) < 1e-9
     for library in ("npbn", "torch"):
         assert found["test_accuracy"][library].keys() == TESTS
         assert found["seconds"][library] > 0
     assert found["test_accuracy"]["npbn"] == found["test_accuracy"]["torch"]
-    for network in ("batchnorm", "plain"):
-        losses = [found["losses"][library][network] for library in ("npbn", "torch")]
+    for kind in ("batchnorm", "plain"):
+        losses = [found["losses"][library][kind] for library in ("npbn", "torch")]
         np.testing.assert_allclose(losses[0], losses[1], rtol=1e-12)
 
 
@@ -102,6 +141,24 @@ def test_the_pictures_are_written(compared):
     _, out = compared
     for name in ("losses.png", "agreement.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("kind", ["MLP", "CNN"])
+def test_the_networks_are_those_that_were_asked_for(main, monkeypatch, small, tmp_path, kind):
+    trained = []
+    monkeypatch.setattr(
+        mnist_compare.mnist_report, "save", lambda _, runs, __: trained.extend(runs)
+    )
+    result = main("--network", kind.lower(), *small, "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    inputs = {"MLP": 6 * 9, "CNN": 32 * 1 * 2}[kind]
+    for run, use_batch_norm in zip(trained, (True, False), strict=True):
+        assert isinstance(run.net, getattr(models, kind))
+        assert isinstance(run.model, getattr(torch_reference, kind))
+        for side in (run.net, run.model):
+            assert tuple(side.fc1.weight.shape) == (16, inputs)
+            assert hasattr(side, "batch_norm1") == use_batch_norm
+        assert kind == "MLP" or run.net.image_size == (6, 9)
 
 
 def test_without_torch_npbn_trains_alone_and_says_so(tmp_path):
@@ -118,13 +175,33 @@ def test_without_torch_npbn_trains_alone_and_says_so(tmp_path):
     assert not (tmp_path / "agreement.png").exists()
 
 
-@pytest.mark.parametrize("difference", [1e-8, math.nan])
-def test_a_difference_beyond_the_limit_fails_in_float64(main, monkeypatch, tmp_path, difference):
+def test_the_cnn_without_torch_gives_the_same_files(main, small, tmp_path):
+    out = tmp_path / "out"
+    result = main("--network", "cnn", *small, "--no-torch", "--out", out)
+    assert result.returncode == 0, result.stderr
+    found = json.loads((out / "results.json").read_text())
+    assert found["network"] == "cnn"
+    assert all(0 <= found["test_accuracy"]["npbn"][test] <= 1 for test in TESTS)
+    assert found["test_accuracy"]["torch"] == dict.fromkeys(TESTS)
+    assert sorted(path.name for path in out.iterdir()) == ["losses.png", "results.json"]
+
+
+@pytest.mark.parametrize(("kind", "difference"), [("mlp", 1e-8), ("mlp", math.nan), ("cnn", 1e-8)])
+def test_a_difference_beyond_the_limit_fails_in_float64(
+    main, monkeypatch, small, tmp_path, kind, difference
+):
     found = dict.fromkeys(["gradients", "parameters", "running_stats"], difference)
     monkeypatch.setattr(torch_reference, "max_abs_diff", lambda *_: found)
-    result = main(*QUICK, "--dtype", "float64", "--out", tmp_path)
+    result = main("--network", kind, *small, "--dtype", "float64", "--out", tmp_path)
     assert result.returncode == 1
     assert "NOT below" in result.stdout
+
+
+def test_a_batch_of_one_image_is_enough_for_the_cnn(main, small, tmp_path):
+    """BatchNorm has its pixels to normalise; the MLP, which has one value, refuses it below."""
+    one = ["--batch-size", "1", "--no-torch", "--out", tmp_path]
+    assert main("--network", "cnn", *small, *one).returncode == 0
+    assert_one_line_error(main("--network", "mlp", *small, *one), "batch", "one", "BatchNorm")
 
 
 def test_a_run_that_diverges_gives_valid_json(main, tmp_path):
@@ -146,12 +223,22 @@ def test_a_run_that_diverges_gives_valid_json(main, tmp_path):
         (["--epochs", "0"], ["--epochs", "above 0"]),
         (["--lr", "nan"], ["--lr", "above 0"]),
         (["--dtype", "int8"], ["--dtype"]),
+        (["--network", "rnn"], ["--network", "mlp", "cnn"]),
         (["--download"], ["--data"]),
     ],
 )
 def test_bad_arguments_give_one_line(main, monkeypatch, tmp_path, arguments, words):
     monkeypatch.chdir(tmp_path)
     assert_one_line_error(main("--no-torch", *arguments), *words)
+
+
+@pytest.mark.parametrize("size", [(3, 8), (8, 3)])
+def test_images_too_small_to_halve_twice_give_one_line(main, tmp_path, size):
+    data = write_data(tmp_path / "data", *size)
+    arguments = ["--no-torch", "--data", data, "--batch-size", "8", "--out", tmp_path / "out"]
+    words = ["--network cnn", str(data), f"{size[0]} x {size[1]}"]
+    assert_one_line_error(main("--network", "cnn", *arguments), *words)
+    assert main("--network", "mlp", *arguments, *QUICK).returncode == 0
 
 
 def test_a_truncated_data_file_gives_one_line(main, tmp_path):

@@ -86,7 +86,9 @@ class Problem(NamedTuple):
     def solve_by_torch(self, dtype="float64"):
         """Return torch's y and gradients; of no bias, those of a bias of zeros."""
         bias = np.zeros(len(self.weight)) if self.bias is None else self.bias
-        leaves = [tensor(np.array(a, order="C"), dtype, requires_grad=True) for a in (self.x, self.weight)]
+        leaves = [
+            tensor(np.array(a, order="C"), dtype, requires_grad=True) for a in (self.x, self.weight)
+        ]
         leaves.append(tensor(np.array(bias, order="C"), dtype, requires_grad=True))
         y = torch.nn.functional.conv2d(*leaves, **self.options)
         y.backward(tensor(np.array(self.grad, order="C"), dtype))
@@ -215,7 +217,7 @@ def test_what_is_not_finite_reaches_only_what_depends_on_it(special, where):
     options = {**DEFAULTS, "dilation": (2, 1)}
     shapes = {"x": (17, 2, 7, 5), "weight": (2, 2, 2, 3), "bias": (2,), "grad": (17, 2, 5, 3)}
     arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-    arrays[where][1, 1, 0, 0] = special
+    arrays[where][1, 1, -1, 0] = special  # what the windows of the row above must not meet
     problem = Problem(**arrays, options=options)
     for mine, expected in zip(problem.solve(), problem.solve_by_torch("float32"), strict=True):
         np.testing.assert_array_equal(mine, expected)

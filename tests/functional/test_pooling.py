@@ -252,11 +252,31 @@ def test_adaptive_windows_begin_at_the_floor_and_end_at_the_ceiling(size, count,
     np.testing.assert_allclose(y[0, 0], [ramp[a:b].mean() for a, b in expected], rtol=1e-15)
 
 
-def test_half_precision_is_summed_in_single():
-    """3000 ones are more than float16 counts one by one: it stays at 2048."""
-    x = np.ones((1, 1, 3000), np.float16)
-    for y in (avg_pool2d(x, (1, 3000)), adaptive_avg_pool2d(x, 1), avg_pool2d(x, (1, 2999), 1)):
-        np.testing.assert_array_equal(y, np.ones(y.shape, np.float16))
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("ceil_mode", [True, False])
+@pytest.mark.parametrize("count_include_pad", [True, False])
+def test_divisors_count_padding_but_never_what_ceil_mode_adds(
+    padding, ceil_mode, count_include_pad
+):
+    """Sums of up to 9 ones are exact, whatever divides them."""
+    for size in range(3, 9):
+        arguments = (3, 2, padding, ceil_mode, count_include_pad)
+        expected = torch.nn.functional.avg_pool2d(torch.ones(1, size, 5).double(), *arguments)
+        np.testing.assert_array_equal(avg_pool2d(np.ones((1, size, 5)), *arguments), expected)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_half_precision_is_summed_in_single(name):
+    """Gradients of 3000 windows, or 3000 terms, one by one: float16 would stay at 2048 of them."""
+    x = np.ones((1, 1, 5999), np.float16)
+    x[0, 0, 2999] = 2  # the maximum of every window
+    options = {"kernel_size": (1, 3000), "stride": 1}
+    if name == "adaptive_avg_pool2d":
+        x, options = np.ones((1, 1, 1), np.float16), {"output_size": (1, 3000)}
+    grad = np.ones((1, 1, 3000), np.float16)
+    y, _, grad_x = both_ways(name, x, options, grad)
+    assert grad_x.max() == (1 if name == "avg_pool2d" else 3000)
+    assert name == "max_pool2d" or (y == 1).all()
 
 
 # -- empty ------------------------------------------------------------------------------------

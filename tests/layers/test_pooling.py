@@ -17,11 +17,11 @@ from npbn.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 # As torch takes them: by position where npbn has the argument there, else by name.
 ARGUMENTS = [
     ("MaxPool2d", (2,), {}),
-    ("MaxPool2d", ((2, 3), None, 1), {"ceil_mode": True}),
+    ("MaxPool2d", ((5, 2), None, 1), {"ceil_mode": True}),
     ("MaxPool2d", (3, (2, 1), (1, 0), (1, 2)), {}),
     ("MaxPool2d", ([2, 2],), {"stride": [1, 2]}),
     ("AvgPool2d", (2,), {}),
-    ("AvgPool2d", ((2, 3), (1, 2), (0, 1), True, False), {}),
+    ("AvgPool2d", ((3, 2), (2, 1), (1, 0), True, False), {}),
     ("AvgPool2d", (3, 2, 1, False, True, 4), {}),
     ("AdaptiveAvgPool2d", (3,), {}),
     ("AdaptiveAvgPool2d", ((None, 2),), {}),
