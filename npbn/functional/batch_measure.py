@@ -26,6 +26,7 @@ CANCELS = 1e8
 # mean² / var up to which a batch is not centred, by its sample, and above which what is left of the
 # mean leaves the float32 variance in doubt: it magnifies the error of Σ (x − shift)² by 1 + ratio.
 NEAR, FAR = 1 / 4, 1 / 3
+GOLDEN = (math.sqrt(5) - 1) / 2
 WEIGHT = 4  # up to which the mean's error, half an eps or two, may show magnified in the output
 
 
@@ -102,9 +103,10 @@ def _measure_shifted(
     shift = rough.mean.astype(x.dtype)
     if x.dtype == np.float32 and (np.square(rough.mean) <= NEAR * rough.var).all():
         shift[...] = 0  # float64 has a pass to spare, and no digits
-    sums, squares, _ = centred_sums(x, shift, centred)
-    offset = sums / max(count, 1)
-    m2 = np.maximum(squares - sums * offset, 0)
+    offset, m2 = _moments(x, shift, centred, count)
+    if (np.square(offset) * count > FAR * m2).any():  # the batch is not like its sample
+        shift = (shift + offset).astype(x.dtype)
+        offset, m2 = _moments(x, shift, centred, count)
     statistics = BatchStatistics(count, shift + offset, m2)
     var = statistics.var
     sure = (np.square(offset) <= FAR * var) & np.isfinite(var) & ((var == 0) | (var >= TINY))
@@ -117,14 +119,24 @@ def _measure_shifted(
     return statistics, shift, offset, doubtful
 
 
+def _moments(
+    x: np.ndarray, shift: np.ndarray, centred: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `shift` misses of the mean, and Σ (x − mean)²; write x − shift to `centred`."""
+    sums, squares, _ = centred_sums(x, shift, centred)
+    offset = sums / max(count, 1)
+    return offset, np.maximum(squares - sums * offset, 0)
+
+
 def _sample(x: np.ndarray) -> np.ndarray:
-    """Return about SAMPLE values of every channel, from as many samples as there are."""
+    """Return about SAMPLE rows of one value of every channel, from as many samples as there are."""
     some = x[:: max(len(x) // SAMPLE, 1)]
     if x.ndim == 2 or x.size == 0:
         return np.ascontiguousarray(some)
-    positions = math.prod(x.shape[2:])
-    # Neighbours are alike, and so are the ends of an image's rows: the golden ratio's multiples
-    # spread over both.
-    golden = (math.sqrt(5) - 1) / 2
-    steps = np.arange(1, max(SAMPLE // len(some), 2) + 1) * golden % 1
-    return some.reshape(*some.shape[:2], positions).take((steps * positions).astype(int), axis=2)
+    positions, each = math.prod(x.shape[2:]), max(SAMPLE // len(some), 2)
+    # Neighbours are alike, and so are the same places of different images: the multiples of the
+    # golden ratio spread over all.
+    places = np.arange(1, len(some) * each + 1) * GOLDEN % 1 * positions
+    places = places.astype(np.int64).reshape(len(some), each)
+    rows = np.arange(len(some))[:, None]
+    return some.reshape(*some.shape[:2], positions)[rows, :, places].reshape(-1, x.shape[1])

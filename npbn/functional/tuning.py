@@ -50,7 +50,7 @@ SAMPLE = 64
 # 1.26, 0.85, all 1.18, 1.52, 1.19; 8 of (1024, 256): 1.54 and 1.55; 16 of (4096, 1024): 1.34, 1.26.
 FEW = 64
 
-# What a convolution has in memory at once of patches, of padded images and of products: each so much
+# What a convolution has in memory at once of patches, of padded images and of products: each this
 # at most, or what one row of output (one image) needs. The backward pass has the gradients of the
 # first two beside them: far below 16 MB in all. Forward and backward of a 3x3 kernel at
 # (64, 16, 28, 28) with 256 KB, 512 KB, 1, 2, 4, 16 MB: 38, 32, 29, 29, 32, 51 ms; at (8, 64, 56,

@@ -1,6 +1,7 @@
 """What mutation testing found no other test to notice: mostly which road a channel takes."""
 
 import inspect
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 import npbn
 from npbn.errors import DataError, ShapeError
 from npbn.functional import (
+    batch_measure,
     batch_norm,
     batch_norm_backward,
     batch_norm_forward,
@@ -41,6 +43,7 @@ from npbn.functional.tuning import PARTIAL
 
 road = pytest.fixture(roads.taken, scope="module", params=roads.ROADS)
 
+DIGITS = Path(__file__).parents[2] / "examples" / "data" / "mnist-5k"
 EPS32, EPS64 = np.finfo(np.float32).eps, np.finfo(np.float64).eps
 
 
@@ -294,3 +297,30 @@ def test_channels_centred_alone_are_what_they_are_when_all_are_centred(road, dat
     at_the_mean = np.broadcast_to(along(mean, x), shape).copy()
     y = batch_norm_forward(at_the_mean, mean, var, weight, bias, False)[0]
     assert_same_bits(y[:, var == 0], np.broadcast_to(along(bias, x), shape)[:, var == 0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_batch_unlike_its_sample_is_measured_once_more_and_not_by_the_exact_road(dtype):
+    """The sample is every second row here: its mean is 0, the batch's 50, and std / 1 away."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(128, 5)).astype(dtype)
+    x[1::2] += 100
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_measure, "WIDE_BYTES", 0)
+        statistics, shift, offset, doubtful = batch_measure.measure_batch(x, None, np.empty_like(x))
+    _, mean, m2 = exact_statistics(x)
+    eps = np.finfo(dtype).eps
+    assert not doubtful.any()
+    assert_within(statistics.mean, mean, 2 * eps * np.maximum(mean, 50), "mean")
+    assert_within(statistics.m2, m2, 4 * eps * m2, "m2")
+    assert_within(shift + offset, mean, 2 * eps * np.maximum(mean, 50), "shift + offset")
+
+
+def test_no_channel_of_real_images_takes_the_exact_road():
+    """Digits are black at their borders and bright in the middle: few pixels speak for all."""
+    digits = npbn.data.MNIST(DIGITS, flatten=False).images[:64, None]
+    for seed in range(3):
+        conv = npbn.Conv2d(1, 16, 3, padding=1, bias=False, rng=np.random.default_rng(seed))
+        x = conv.predict(digits)
+        *_, doubtful = batch_measure.measure_batch(x, None, np.empty_like(x))
+        assert not doubtful.any()
