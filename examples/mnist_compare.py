@@ -179,7 +179,7 @@ def load(options: argparse.Namespace, train: bool) -> npbn.ArrayDataset:
                 "--network cnn halves images twice and takes 4 x 4 pixels or more, but those of "
                 f"{options.data} have {height} x {width}"
             )
-        images = images[:, None]  # one channel
+        images = images.reshape(len(images), 1, height, width)  # one channel
     elif len(data) % options.batch_size == 1 or options.batch_size == 1:
         raise DataError(
             f"--batch-size {options.batch_size} leaves a batch of one of the {len(data)} images, "

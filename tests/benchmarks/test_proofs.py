@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from benchmarks import batch_norm, inference, network, train_step
+from benchmarks import batch_norm, cnn, conv, inference, network, train_step
 from benchmarks.contenders import MODULES, modules, npbn_, textbook, torch_eager
 from benchmarks.task import Task, WrongError
 
@@ -133,3 +133,26 @@ def test_the_floor_takes_eight_products_and_proves_nothing():
 def test_every_contender_of_a_program_has_a_module():
     for program in (batch_norm, train_step, inference):
         assert set(program.CONTENDERS) <= set(MODULES)
+
+
+@pytest.mark.parametrize("contender", [npbn_, torch_eager])
+@pytest.mark.parametrize("mode", conv.MODES)
+def test_right_convolutions_are_proved_right_and_wrong_ones_refused(contender, mode):
+    problem = conv.problem({"shape": (3, 4, 6, 5), "outputs": 2, "mode": mode})
+    task = contender.conv2d(problem)
+    conv.prove(problem, task)
+    for name in ("y",) if mode == "forward" else ("y", "grad_input", "grad_weight"):
+        for change in CHANGES.values():
+            with pytest.raises(WrongError, match=rf"^{name} is "):
+                conv.prove(problem, spoiled(task, name, change))
+
+
+@pytest.mark.parametrize("contender", [npbn_, torch_eager])
+def test_a_right_step_of_the_cnn_is_proved_right_and_a_wrong_one_refused(contender):
+    problem = cnn.problem({"batch": 4})
+    cnn.prove(problem, contender.cnn_step(problem))
+    for name in ("conv1.weight", "batch_norm2.running_var"):
+        task = contender.cnn_step(problem)
+        start = problem.state[name]
+        with pytest.raises(WrongError, match=rf"^{name} is off"):
+            cnn.prove(problem, spoiled(task, name, lambda w, start=start: w + 0.01 * (w - start)))
