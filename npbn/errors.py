@@ -3,6 +3,8 @@
 __all__ = [
     "BackwardError",
     "BatchSizeError",
+    "CheckpointError",
+    "ConfigError",
     "DataError",
     "DtypeError",
     "NpbnError",
@@ -37,3 +39,11 @@ class BackwardError(NpbnError, RuntimeError):
 
 class DataError(NpbnError, ValueError):
     """A data set or one of its files is missing, damaged, empty or inconsistent."""
+
+
+class CheckpointError(NpbnError, ValueError):
+    """A file of a network's state is damaged, foreign, or not to be trusted."""
+
+
+class ConfigError(NpbnError, ValueError):
+    """A description fits no network, or a network cannot be described, folded or exported so."""

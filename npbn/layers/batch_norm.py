@@ -18,8 +18,8 @@ from npbn.layers.module import Module
 from npbn.layers.parameter import Parameter
 
 
-class _BatchNorm(Module):
-    """Everything but the shapes of input that a variant takes."""
+class BatchNorm(Module):
+    """Everything but the shapes of input that a variant takes: the base of the three below."""
 
     input_shapes: ClassVar[dict[int, str]]  # by rank, for checks and messages
 
@@ -117,7 +117,7 @@ class _BatchNorm(Module):
         )
 
 
-class BatchNorm1d(_BatchNorm):
+class BatchNorm1d(BatchNorm):
     """Batch normalisation of (N, C) or (N, C, L) inputs; torch's ``nn.BatchNorm1d``.
 
     In training each channel is normalised by the mean and the biased variance of its
@@ -180,7 +180,7 @@ class BatchNorm1d(_BatchNorm):
     input_shapes: ClassVar[dict[int, str]] = {2: "(N, C)", 3: "(N, C, L)"}
 
 
-class BatchNorm2d(_BatchNorm):
+class BatchNorm2d(BatchNorm):
     """Batch normalisation of (N, C, H, W) inputs, over N, H and W; torch's ``nn.BatchNorm2d``.
 
     Arguments, attributes and errors are :class:`BatchNorm1d`'s.
@@ -189,7 +189,7 @@ class BatchNorm2d(_BatchNorm):
     input_shapes: ClassVar[dict[int, str]] = {4: "(N, C, H, W)"}
 
 
-class BatchNorm3d(_BatchNorm):
+class BatchNorm3d(BatchNorm):
     """Batch normalisation of (N, C, D, H, W) inputs, over all but C; torch's ``nn.BatchNorm3d``.
 
     Arguments, attributes and errors are :class:`BatchNorm1d`'s.

@@ -32,9 +32,13 @@ class Module:
     ----------
     training : bool
         True in training mode; :meth:`train` and :meth:`eval` set it everywhere below.
+    frozen : bool
+        Whether :meth:`train` leaves it in eval mode; see :meth:`freeze`.
     """
 
     training: bool = True
+    frozen: bool = False
+    _learnt: tuple[str, ...] = ()  # the parameters that `freeze` took requires_grad from
     _buffers: tuple[str, ...] = ()
     _pending: tuple[tuple[int, ...], np.dtype, Any] | None = None
 
@@ -111,12 +115,38 @@ class Module:
         if not isinstance(mode, bool):
             raise ValueError(f"train: expected a bool, got {mode!r}")
         for module in self.modules():
-            module.training = mode
+            module.training = mode and not module.frozen
         return self
 
     def eval(self: ModuleT) -> ModuleT:
         """Set eval mode here and below; return self."""
         return self.train(False)
+
+    def freeze(self: ModuleT, mode: bool = True) -> ModuleT:
+        """Put this module and all below it into eval mode, which `train` then leaves; return self.
+
+        Their parameters lose their gradients and get no more, so that SGD passes them by. So
+        BatchNorm is frozen while a detection network is fine-tuned on batches too small for
+        statistics: running statistics, scale and shift stay as they are, and the gradient of the
+        input flows.
+
+        ``freeze(False)`` gives ``requires_grad`` back to the parameters that `freeze` took it
+        from, not to those that were without before, and lets the next ``train()`` reach all below.
+        """
+        if not isinstance(mode, bool):
+            raise ValueError(f"freeze: expected a bool, got {mode!r}")
+        for module in self.modules():
+            for name, parameter in list(module._own(Parameter)):
+                if mode:
+                    if parameter.requires_grad:
+                        module._learnt = (*module._learnt, name)
+                    parameter.requires_grad, parameter.grad = False, None
+                elif name in module._learnt:
+                    parameter.requires_grad = True
+            if not mode:
+                module._learnt = ()
+            module.frozen = mode
+        return self.eval() if mode else self
 
     # -- traversal --------------------------------------------------------------------------
 
