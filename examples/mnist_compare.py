@@ -8,6 +8,7 @@ training and in evaluation mode. Pictures and results.json go to --out.
     python examples/mnist_compare.py --network cnn      # convolutions, some two minutes
     python examples/mnist_compare.py --dtype float64    # agreement to 1e-9, or exit status 1
     python examples/mnist_compare.py --data DIR         # MNIST, Fashion-MNIST, ...
+    python examples/mnist_compare.py --resume           # go on with a run that was killed
 """
 
 import argparse
@@ -31,6 +32,7 @@ INSTALL = "pip install -e '.[examples]'"
 
 try:
     import mnist_report
+    from mnist_resume import Progress
     from threadpoolctl import threadpool_limits
     from tqdm import tqdm
 except ModuleNotFoundError as error:
@@ -45,13 +47,16 @@ FLOAT64_LIMIT = 1e-9  # what two float64 implementations may differ by over a wh
 class Run:
     """One network, trained in npbn and, if it is there, in torch.
 
-    `losses` and `seconds` hold a value per epoch for each library, `differences` a value
-    per step for each quantity.
+    `optimizers` holds one for each library, `rng` draws the order of the images. `losses` and
+    `seconds` hold a value per epoch for each library, `differences` a value per step for each
+    quantity.
     """
 
     title: str
     net: npbn.Module
-    model: object = None
+    model: Any = None
+    optimizers: dict[str, Any] = field(default_factory=dict)
+    rng: np.random.Generator | None = None
     losses: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     differences: dict[str, list[float]] = field(default_factory=dict)
@@ -94,6 +99,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0, metavar="N", help="for weights and order of the images")
     add("--threads", type=positive(int), default=1, metavar="N", help="for each library")
     add("--no-torch", action="store_true", help="train npbn alone")
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="for the state after each epoch, .npz or .safetensors, kept at the end; "
+        "None is checkpoint.npz in --out, deleted at the end",
+    )
+    add("--resume", action="store_true", help="go on from the checkpoint, if there is one")
     return parser.parse_args(arguments)
 
 
@@ -128,9 +141,10 @@ def compare(options: argparse.Namespace) -> int:
         f"{len(train_set)} training and {len(test_set)} test images, "
         f"batches of {options.batch_size}, learning rate {options.lr}"
     )
+    progress = Progress(options, train_set, reference)
     with threadpool_limits(options.threads):
         runs = [
-            train(title, use_batch_norm, train_set, options, reference)
+            train(title, use_batch_norm, train_set, options, reference, progress)
             for title, use_batch_norm in (("with BatchNorm", True), ("without BatchNorm", False))
         ]
         tests = [
@@ -141,6 +155,7 @@ def compare(options: argparse.Namespace) -> int:
         mnist_report.print_tests(test)
     results = mnist_report.results(options, runs, tests[1])
     mnist_report.save(options.out, runs, results)
+    progress.finish()
     return verdict(options, runs)
 
 
@@ -209,34 +224,37 @@ def train(
     data: npbn.ArrayDataset,
     options: argparse.Namespace,
     reference: ModuleType | None,
+    progress: Progress,
 ) -> Run:
-    """Train one network in both libraries, in lockstep."""
+    """Train one network in both libraries, in lockstep, from where a killed run was."""
     rng = np.random.default_rng(options.seed)
     net = build(models, use_batch_norm, data, options, dtype=options.dtype, rng=rng)
-    run = Run(title, net)
-    optimizer = npbn.SGD(net.parameters(), lr=options.lr)
-    steppers = {"npbn": (npbn.train_step, net, npbn.CrossEntropyLoss(), optimizer)}
+    run = Run(title, net, rng=np.random.default_rng(options.seed))
+    run.optimizers["npbn"] = npbn.SGD(net.parameters(), lr=options.lr)
+    steppers = {"npbn": (npbn.train_step, net, npbn.CrossEntropyLoss())}
     if reference:
         import torch
 
         dtype = getattr(torch, options.dtype)
         run.model = build(reference, use_batch_norm, data, options, dtype=dtype)
         reference.copy_to_torch(net, run.model)
-        optimizer = torch.optim.SGD(run.model.parameters(), lr=options.lr)
-        criterion = torch.nn.CrossEntropyLoss()
-        steppers["torch"] = (reference.train_step, run.model, criterion, optimizer)
+        run.optimizers["torch"] = torch.optim.SGD(run.model.parameters(), lr=options.lr)
+        steppers["torch"] = (reference.train_step, run.model, torch.nn.CrossEntropyLoss())
 
-    rng = np.random.default_rng(options.seed)
-    loader = npbn.DataLoader(data, options.batch_size, shuffle=True, rng=rng)
+    loader = npbn.DataLoader(data, options.batch_size, shuffle=True, rng=run.rng)
     quiet = not (sys.stdout.isatty() and sys.stderr.isatty())
     mnist_report.print_header(run)
-    with tqdm(total=options.epochs * len(loader), unit="step", leave=False, disable=quiet) as bar:
-        for epoch in range(1, options.epochs + 1):
+    done = progress.restore(run)
+    if done:
+        print(f"resumed after epoch {done}")
+    steps = {"total": options.epochs * len(loader), "initial": done * len(loader)}
+    with tqdm(**steps, unit="step", leave=False, disable=quiet) as bar:
+        for epoch in range(done + 1, options.epochs + 1):
             losses, seconds = dict.fromkeys(steppers, 0.0), dict.fromkeys(steppers, 0.0)
             for x, target in loader:
                 logits = {}
-                for library, (step, network, criterion, optimizer) in steppers.items():
-                    start = perf_counter()
+                for library, (step, network, criterion) in steppers.items():
+                    optimizer, start = run.optimizers[library], perf_counter()
                     loss, logits[library] = step(network, x, target, criterion, optimizer)
                     seconds[library] += perf_counter() - start
                     losses[library] += loss * len(target) / len(data)
@@ -247,6 +265,7 @@ def train(
                 run.losses.setdefault(library, []).append(losses[library])
                 run.seconds.setdefault(library, []).append(seconds[library])
             tqdm.write(mnist_report.epoch_line(run, epoch, len(data)))
+            progress.save(run, epoch)
     return run
 
 

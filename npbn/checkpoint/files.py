@@ -1,0 +1,194 @@
+"""Save and load: the format is told by the suffix."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Mapping
+from typing import Any
+
+from npbn.errors import CheckpointError, ConfigError
+
+# Nothing more is imported up here: zipfile, json and the like would slow `import npbn`.
+
+__all__ = ["Checkpoint", "load", "save"]
+
+
+class Checkpoint(dict):
+    """What :func:`load` returns: the state as it was saved, and what was said about it.
+
+    Attributes
+    ----------
+    metadata : dict
+        As given to :func:`save`, with ``npbn_version`` and ``format`` added; what a file of
+        another program says about itself, or empty.
+    """
+
+    def __init__(self, state: Any = (), metadata: Mapping[str, Any] | None = None) -> None:
+        super().__init__(state)
+        self.metadata: dict[str, Any] = dict(metadata or {})
+
+
+def save(
+    state: Any, path: str | os.PathLike[str], *, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Save a state to a file, at once and whole: a crash leaves the old file or the new one.
+
+    A flat mapping of names to arrays, such as a ``state_dict``, is stored under its own keys, so
+    that ``np.load`` or safetensors read it plainly in another program. Of nested states too the
+    arrays are stored by name (``"optimizer/state/0/momentum_buffer"``).
+
+    Parameters
+    ----------
+    state : mapping, or Module
+        Dicts (keys str or int), lists, tuples, str, int of any size, float, bool and None, nested
+        as you like, with arrays of floats, integers or bools anywhere in them. They come back
+        with their dtypes, shapes and bits, in the machine's byte order; a subclass comes back as
+        the plain kind, tensors of other libraries as arrays. A Module stands for its
+        ``state_dict()``; its :func:`npbn.config.to_config`, where it has one, goes into
+        ``metadata["config"]``.
+    path : path
+        Its suffix tells the format: ``.npz``, or ``.safetensors``
+        (``pip install 'npbn[checkpoints]'``). A symbolic link stays one, and the permissions of
+        a file that is replaced stay as they were.
+    metadata : mapping, optional
+        What JSON can hold: epoch, options, ... By default what a `Checkpoint` already has.
+
+    Raises
+    ------
+    CheckpointError
+        If the state holds something else, the suffix is another, or safetensors is missing.
+    OSError
+        If the file cannot be written: a folder, no permission, a full disk, ... The old file
+        stands then, and nothing else is left behind.
+
+    Notes
+    -----
+    The data are written to a temporary file beside it, which takes the file's place when they
+    have reached the disk. A process killed just then leaves it behind: ``.npbn-*.tmp``, which may
+    be deleted.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> state = {"model": {"weight": np.eye(2)}, "order": rng.bit_generator.state}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(state, f"{folder}/run.npz", metadata={"epoch": 3})
+    ...     found = load(f"{folder}/run.npz")
+    >>> found["model"]["weight"]
+    array([[1., 0.],
+           [0., 1.]])
+    >>> found["order"] == rng.bit_generator.state
+    True
+    >>> found.metadata["epoch"]
+    3
+    """
+    path = os.fspath(path)
+    suffix = _suffix(path)
+    if suffix == ".npz":
+        from npbn.checkpoint import npz as kind
+    elif suffix == ".safetensors":
+        from npbn.checkpoint import safetensors_file as kind
+    else:
+        raise CheckpointError(f"{path}: expected a name in .npz or .safetensors to save to")
+    from npbn.checkpoint import atomic, description, tree
+
+    if metadata is None:
+        metadata = getattr(state, "metadata", {})
+    if not isinstance(state, Mapping) and callable(getattr(state, "state_dict", None)):
+        metadata = {**_config(state), **metadata}
+        state = state.state_dict()
+    try:
+        arrays, skeleton = tree.flatten(state)
+        text = description.write(arrays, skeleton, metadata)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    atomic.replace(path, lambda temporary: kind.write(temporary, arrays, text))
+
+
+def load(path: str | os.PathLike[str]) -> Checkpoint:
+    """Load what :func:`save` saved, or the arrays in a file of another program.
+
+    Nothing in a file is ever run, and what its header promises is checked against its size
+    before memory is taken.
+
+    Parameters
+    ----------
+    path : path
+        ``.npz``, ``.safetensors`` (needs no package) or torch's ``.pt`` and ``.pth``.
+
+    Returns
+    -------
+    Checkpoint
+        A dict equal to the state, with an attribute ``metadata``.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is empty, truncated, corrupt, not of its suffix's format, or holds what no
+        network's state does, such as Python objects.
+    OSError
+        If it cannot be opened.
+
+    Notes
+    -----
+    ``.npz``: read into memory, and its checksums are compared. Compressed ones of other programs
+    may take 1032 times the file's size, the most that their compression gives.
+
+    ``.safetensors``: mapped, not read, so that it takes no time until the values are used. The
+    arrays may be changed; that changes memory that is theirs alone, never the file. They stay
+    valid when the file is replaced or deleted, but not when another program shortens it in place;
+    ``array.copy()`` depends on no file. The format has no checksum of the values. bfloat16, which
+    NumPy has not, becomes float32.
+    """
+    path = os.fspath(path)
+    _check_readable(path)
+    suffix = _suffix(path)
+    if suffix in (".pt", ".pth"):
+        from npbn.checkpoint.torch_file import load_torch
+
+        found = load_torch(path)
+        return found if isinstance(found, Checkpoint) else Checkpoint(found)
+    if suffix == ".npz":
+        from npbn.checkpoint import npz as kind
+    elif suffix == ".safetensors":
+        from npbn.checkpoint import safetensors_file as kind
+    else:
+        raise CheckpointError(f"{path}: expected a name in .npz, .safetensors, .pt or .pth")
+    from npbn.checkpoint import description
+
+    with open(path, "rb") as file:
+        try:
+            arrays, text, metadata = kind.read(file)
+            return Checkpoint(*description.read(arrays, text, metadata))
+        # A damaged file makes its readers fail in every way there is; to the caller it is one.
+        except Exception as error:
+            what = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+            raise CheckpointError(f"{path}: expected a sound {suffix} file: {what}") from error
+
+
+def _check_readable(path: str) -> None:
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(mode):  # open would wait for the other end of a pipe
+        raise CheckpointError(f"{path}: expected a file, got a device, pipe or socket")
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(os.fsdecode(path))[1].lower()
+
+
+def _config(module: Any) -> dict[str, Any]:
+    """Return the network's description, if it is one that has any."""
+    from npbn.config import to_config
+
+    if not hasattr(module, "named_modules"):  # an optimiser
+        return {}
+    try:
+        return {"config": to_config(module)}
+    except ConfigError:
+        return {}

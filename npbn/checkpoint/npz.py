@@ -1,0 +1,103 @@
+"""``.npz``: a zip archive of ``.npy`` files, as ``np.savez`` writes it and ``np.load`` reads it.
+
+The description is the archive's comment, so that ``np.load`` finds the arrays alone. Where it is
+too long for that it is a file of the archive, ``npbn.json``.
+"""
+
+import os
+import zipfile
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from npbn.checkpoint.tree import DTYPES, Arrays
+
+DESCRIPTION = "npbn.json"
+_COMMENT = 65535  # bytes of a zip archive's comment, at most
+# The most by which each compression can shrink (zlib.net/zlib_tech.html); NumPy writes no others.
+_RATIOS = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
+_END = 22  # bytes of the last record of a zip archive, without the comment
+_CHUNK = 1 << 18
+
+
+def write(path: str, arrays: Arrays, description: str) -> None:
+    """Write the archive, uncompressed; equal states give equal bytes."""
+    text = description.encode()
+    with open(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            # Of a ZipInfo, unlike a name, the time is 1980.
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                npy.write_array(member, array, allow_pickle=False)
+        if len(text) <= _COMMENT:
+            archive.comment = text
+        else:
+            archive.writestr(zipfile.ZipInfo(DESCRIPTION), text)
+
+
+def read(file: BinaryIO) -> tuple[Arrays, str | None, dict[str, Any]]:
+    """Return arrays, the description if there is one, and no metadata, as ``.npz`` has none.
+
+    Raises
+    ------
+    Exception
+        Whatever zipfile and NumPy find wrong with the file.
+    """
+    size = os.fstat(file.fileno()).st_size
+    if not file.peek(2).startswith(b"PK"):
+        raise ValueError(f"a zip archive begins with b'PK', this with {file.peek(8)[:8]!r}")
+    with zipfile.ZipFile(file) as archive:
+        description = archive.comment.decode() or None
+        _check_end(file, len(archive.comment))
+        if sum(info.compress_size for info in archive.infolist()) > size:
+            raise ValueError(f"more is said to be in the archive than its {size} bytes hold")
+        arrays: Arrays = {}
+        for info in archive.infolist():
+            if info.file_size > info.compress_size * _RATIOS.get(info.compress_type, 0):
+                raise ValueError(f"{info.filename!r} cannot unpack to {info.file_size} bytes")
+            name = info.filename.removesuffix(".npy")  # splitext would not split "a/.npy"
+            if info.filename == DESCRIPTION:
+                description = archive.read(info).decode()
+            elif name == info.filename or name in arrays:
+                raise ValueError(f"expected arrays, each name once, got {info.filename!r}")
+            else:
+                arrays[name] = _array(archive, info)
+    return arrays, description, {}
+
+
+def _check_end(file: BinaryIO, comment: int) -> None:
+    """See that the comment is whole: zipfile takes what there is of it."""
+    file.seek(-_END - comment, os.SEEK_END)
+    end = file.read(_END)
+    if end[:4] != b"PK\5\6" or int.from_bytes(end[20:], "little") != comment:
+        raise ValueError("the end of the archive is damaged or cut off")
+
+
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(info) as member:
+        version = npy.read_magic(member)
+        readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+        if version not in readers:
+            raise ValueError(f"{info.filename!r} is of an unknown version {version} of .npy")
+        shape, fortran, dtype = readers[version](member)
+        native = dtype.newbyteorder("=")
+        if native not in DTYPES:  # Python objects, above all, which only pickle could read
+            raise ValueError(
+                f"{info.filename!r}: expected an array of float16, float32, float64, integers or "
+                f"bool, got dtype {dtype}; objects are never unpickled"
+            )
+        size = int(np.prod(shape, dtype=object)) * dtype.itemsize  # of any size, not modulo 2**64
+        if size != info.file_size - member.tell():
+            raise ValueError(
+                f"{info.filename!r}: {shape} of {dtype} take {size} bytes, "
+                f"got {info.file_size - member.tell()}"
+            )
+        data = np.empty(size, np.uint8)
+        start = 0
+        while chunk := member.read(_CHUNK):  # to the end, where zipfile compares the checksum
+            data[start : start + len(chunk)] = np.frombuffer(chunk, np.uint8)
+            start += len(chunk)
+        if start != size:
+            raise ValueError(f"{info.filename!r}: expected {size} bytes, got {start}")
+    array = data.view(dtype).reshape(shape, order="F" if fortran else "C")
+    return array.astype(native, copy=False)

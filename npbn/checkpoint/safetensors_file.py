@@ -1,0 +1,126 @@
+"""``.safetensors``: written by the package of that name, mapped into memory without it.
+
+The length of a header in eight bytes, the header in JSON, then the bytes of the arrays
+(huggingface.co/docs/safetensors). The package's own NumPy reader copies every array, and knows no
+bfloat16.
+"""
+
+import json
+import math
+import mmap
+import os
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from npbn.checkpoint.tree import Arrays
+from npbn.errors import CheckpointError
+
+_DTYPES = {
+    "BOOL": "?",
+    **{f"{kind.upper()}{8 * size}": f"<{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)},
+    **{f"F{8 * size}": f"<f{size}" for size in (2, 4, 8)},
+    "BF16": "<u2",
+}
+_RANK = 64  # of a NumPy array, at most
+_MINE = ("npbn", "npbn_version")  # both or neither, so that a damaged name is noticed
+
+
+def write(path: str, arrays: Arrays, description: str) -> None:
+    """Write the file.
+
+    Raises
+    ------
+    CheckpointError
+        If the package is missing.
+    OSError
+        If the file cannot be written.
+    """
+    try:
+        from safetensors.numpy import save
+    except ModuleNotFoundError as error:
+        raise CheckpointError(
+            "saving to .safetensors needs a package: pip install 'npbn[checkpoints]'"
+        ) from error
+    from npbn.checkpoint.description import version
+
+    # The package takes an array's memory as it lies. And of its two functions, save_file would
+    # write to a temporary file of its own, with permissions of its own.
+    arrays = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
+    data = save(arrays, dict(zip(_MINE, (description, version()), strict=True)))
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+def read(file: BinaryIO) -> tuple[Arrays, str | None, dict[str, Any]]:
+    """Return arrays, npbn's description if there is one, and other programs' metadata.
+
+    Raises
+    ------
+    Exception
+        Whatever is found wrong with the header.
+    """
+    size = os.fstat(file.fileno()).st_size
+    start = 8 + int.from_bytes(file.read(8), "little")
+    if start > size or size < 8:
+        raise ValueError(f"a header of {start - 8} bytes is promised, in a file of {size}")
+    header = json.loads(file.read(start - 8).decode(), object_pairs_hook=_once)
+    metadata = header.pop("__metadata__", {})
+    for key, value in metadata.items():
+        if not isinstance(value, str):
+            raise ValueError(f"__metadata__: expected strings, got {value!r:.100} for {key!r:.100}")
+    _check_layout(header, size - start)
+    data = _mapped(file, size)
+    arrays = {name: _array(name, entry, data, start) for name, entry in header.items()}
+    if any(key in metadata for key in _MINE):
+        return arrays, metadata[_MINE[0]] if _MINE[1] in metadata else "", {}
+    return arrays, None, metadata
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name occurs twice in the header")
+    return found
+
+
+def _check_layout(header: Mapping[str, Any], size: int) -> None:
+    """See that every entry makes sense, and that together they are all the data, each once."""
+    for name, entry in header.items():
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if dtype not in _DTYPES:
+            raise ValueError(f"{name!r}: expected {', '.join(_DTYPES)}, got dtype {dtype!r:.100}")
+        if len(shape) > _RANK:
+            raise ValueError(f"{name!r}: expected {_RANK} dimensions or fewer, got {len(shape)}")
+        if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
+            raise ValueError(f"{name!r}: expected a shape and offsets, got {entry!r:.200}")
+        expected = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
+        if end - begin != expected:
+            raise ValueError(f"{name!r}: {shape} of {dtype} take {expected} bytes, {end - begin}")
+    reached = 0
+    for begin, end in sorted(entry["data_offsets"] for entry in header.values()):
+        if begin != reached:
+            raise ValueError(f"the arrays overlap, or leave a gap, at byte {begin} of the data")
+        reached = end
+    if reached != size:
+        raise ValueError(f"the header promises {reached} bytes of data, the file holds {size}")
+
+
+def _mapped(file: BinaryIO, size: int) -> Any:
+    if os.name == "nt":  # there a file cannot be replaced while it is mapped
+        file.seek(0)
+        return bytearray(file.read())
+    return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
+
+
+def _array(name: str, entry: Mapping[str, Any], data: Any, start: int) -> np.ndarray:
+    dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), entry["shape"]
+    array = np.frombuffer(data, dtype, math.prod(shape), start + entry["data_offsets"][0])
+    if entry["dtype"] == "BF16":  # the upper half of a float32
+        array = (array.astype("<u4") << np.uint32(16)).view("<f4")
+    if not array.flags.aligned:
+        array = array.copy()
+    if dtype.kind == "b" and (array.view(np.uint8) > 1).any():
+        raise ValueError(f"{name!r}: expected bytes of 0 and 1 for bool")
+    return array.reshape(shape).astype(array.dtype.newbyteorder("="), copy=False)

@@ -1,0 +1,227 @@
+"""Reading the files of ``torch.save`` without torch.
+
+Such a file (since torch 1.6) is a zip archive whose records lie uncompressed below one folder:
+``data.pkl`` is a pickle of the object, ``data/0``, ``data/1``, ... are the bytes of the storages
+that its tensors view, ``byteorder`` says ``little`` or ``big``. Source of the format: the notes on
+serialization in torch's documentation, and the files themselves. The container is read in
+``torch_zip``, the pickle in ``torch_pickle``, the tensors in ``torch_tensors``.
+"""
+
+import mmap
+import os
+import stat
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from npbn.checkpoint.torch_pickle import Name, load_pickle, short
+from npbn.checkpoint.torch_tensors import Tensors, check_crc
+from npbn.checkpoint.torch_zip import Record, read_records
+from npbn.errors import CheckpointError
+
+_MAPPED_FROM = 1 << 22  # bytes; a smaller file is read at once, and may then be overwritten
+_LONGEST_PICKLE = 1 << 24  # bytes, each of which can make an empty dictionary of 72
+_MOST_VALUES = 1 << 24
+_DEEPEST = 100
+_LEAVES = {str, bytes, int, float, bool, type(None), np.ndarray}
+_LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
+_ADVICE = {
+    "torch.float8": "NumPy has no such numbers: save tensor.float()",
+    "torch.complex32": "NumPy has no such numbers: save tensor.to(torch.complex64)",
+    "torch._utils._rebuild_qtensor": "save the quantised tensor's dequantize()",
+    "torch._utils._rebuild_sparse": "save the sparse tensor's to_dense()",
+    "torch._utils._rebuild_nested": "save the nested tensor's unbind()",
+    "torch._utils._rebuild_meta": "a tensor on the meta device has no values",
+    "torch._utils._rebuild_parameter_with_state": "save parameter.detach()",
+    "torch._tensor._rebuild_from_type": "save the tensor without its attributes: tensor.clone()",
+    "torch.device": "save str(device)",
+    "numpy": "save value.item() of a number, torch.from_numpy(array) of an array",
+}
+
+
+def load_torch(path: str | os.PathLike) -> Any:
+    """Read what ``torch.save(net.state_dict(), path)`` wrote, without torch and without trust.
+
+    Nothing in the file is run and nothing that it names is imported: a file that asks for more
+    than the few names a state needs is refused with an error that says which.
+
+    A file of 4 MiB or more is mapped into memory, not read: its arrays are views of the mapping,
+    which lives as long as any of them. They may be written to (copy on write: the file stays as
+    it is), but the file must not be changed in place or cut short while they live, which on most
+    systems ends the process when they are next read; to put a new file in its place
+    (:func:`os.replace`) is harmless. Checksums of mapped tensors are not compared, because that
+    would read them all; those of the pickle and of smaller files are.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    object
+        The object that was saved, a dictionary of arrays for a ``state_dict``. Tensors and
+        parameters become writable arrays that share memory wherever the tensors did, with their
+        shapes and strides: float16, float32, float64, bfloat16 (widened to float32, a copy of
+        its storage), complex64, complex128, bool and all integers, in native byte order.
+        Dictionaries (ordered ones too, their ``_metadata`` dropped), lists, tuples, ``torch.Size``
+        (a tuple), strings, bytes, numbers, booleans and None stay what they are.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read; is empty, cut short, damaged or compressed; is in another
+        format (torch's before 1.6, TorchScript, any other); holds anything but the above (a
+        module, an array of NumPy, a float8, quantised, sparse, nested or meta tensor, a lazily
+        conjugated one, one with attributes of its own); or if a tensor exceeds its storage, or
+        all tensors together, each copied out, would take more than eight times the file and
+        256 MiB: an expanded tensor is a view of a few bytes, until somebody copies it.
+    """
+    path = os.fspath(path)
+    try:
+        return _load(_contents(path))
+    except CheckpointError as error:
+        reason: object = error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = getattr(error, "strerror", None) or error
+    raise CheckpointError(f"cannot load {os.fsdecode(path)!r}: {reason}")
+
+
+def _contents(path: str | os.PathLike) -> bytearray | mmap.mmap:
+    if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for its writer
+        raise CheckpointError("it is not a regular file")
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size >= _MAPPED_FROM:
+            return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
+        content = bytearray(size)
+        del content[file.readinto(content) :]
+    if not content:
+        raise CheckpointError("the file is empty")
+    return content
+
+
+def _load(file: bytearray | mmap.mmap) -> Any:
+    records = _records_of_torch(file)
+    size = records["data.pkl"].size
+    if size > _LONGEST_PICKLE:
+        raise CheckpointError(f"its pickle has {size} bytes, expected at most {_LONGEST_PICKLE}")
+    tensors = Tensors(file, records, _byte_order(file, records), isinstance(file, bytearray))
+    names = {("collections", "OrderedDict"): Name("OrderedDict", _empty_dict), **tensors.names()}
+    result = load_pickle(_read(file, records, "data.pkl"), names, tensors.storage, _explain)
+    _check_tree(result)
+    return result
+
+
+def _records_of_torch(file: bytearray | mmap.mmap) -> dict[str, Record]:
+    """Return the records by their names below the one folder in which torch puts them."""
+    start = bytes(file[:64])
+    if _LEGACY_MAGIC in start:
+        raise CheckpointError(
+            "it is in torch's format from before 1.6; convert it with torch: "
+            "torch.save(torch.load(path, weights_only=True), path)"
+        )
+    if not start.startswith((b"PK\3\4", b"PK\5\6")):
+        raise CheckpointError(f"torch.save writes a zip file, and this begins with {start[:8]!r}")
+    everything = read_records(file)
+    folders = {name.partition("/")[0] for name in everything}
+    folder = folders.pop() if len(folders) == 1 else ""
+    records = {name[len(folder) + 1 :]: record for name, record in everything.items()}
+    if folder and ("constants.pkl" in records or any(n.startswith("code/") for n in records)):
+        raise CheckpointError(
+            "it is a TorchScript archive, a program with its data; save its state with torch: "
+            "torch.save(torch.jit.load(path).state_dict(), path)"
+        )
+    if not folder or "data.pkl" not in records:
+        some = ", ".join(short(name) for name in sorted(everything)[:3])
+        raise CheckpointError(
+            f"it is a zip file, but not torch.save's: no folder/data.pkl among its "
+            f"{len(everything)} records ({some})"
+        )
+    for name, record in records.items():
+        if record.compressed:
+            raise CheckpointError(
+                f"the record {short(name)} is compressed, and torch.save stores all as they are"
+            )
+    return records
+
+
+def _read(file: bytearray | mmap.mmap, records: dict[str, Record], name: str) -> bytes:
+    record = records[name]
+    content = bytes(file[record.offset : record.offset + record.size])
+    check_crc(name, content, record)
+    return content
+
+
+def _byte_order(file: bytearray | mmap.mmap, records: dict[str, Record]) -> str:
+    if "byteorder" not in records:
+        return "little"  # torch before 2.1
+    if records["byteorder"].size <= len("little"):
+        order = _read(file, records, "byteorder")
+        if order in (b"little", b"big"):
+            return order.decode()
+    raise CheckpointError("its record 'byteorder' says neither 'little' nor 'big'")
+
+
+def _empty_dict(args: tuple) -> dict:
+    if args:
+        raise CheckpointError("OrderedDict is called with arguments, expected none")
+    return {}
+
+
+def _explain(module: str, name: str) -> str:
+    """Return what to do about a name that is refused, if that can be guessed."""
+    for start, advice in _ADVICE.items():
+        if f"{module}.{name}".startswith(start):
+            return f"; {advice}"
+    top = module.partition(".")[0]
+    if name[:1].isupper() and top not in {*sys.stdlib_module_names, "__builtin__"}:
+        return "; a whole module? Save its state: torch.save(net.state_dict(), path)"
+    return ""
+
+
+def _check_tree(root: Any) -> None:
+    """Refuse what has no place in plain data, or cannot be walked from the top in bounded time.
+
+    A value that is shared counts wherever it occurs: a list of twice a list of twice a list, and
+    so on, is a short pickle and an endless loop.
+    """
+    counts: dict[int, int] = {}  # of values in each finished container
+    unfinished = {id(root)}
+    path = [(root, iter(_parts(root)), 1)]
+    while path:
+        container, parts, count = path.pop()
+        for part in parts:
+            if type(part) in _LEAVES:
+                count += 1
+            elif id(part) in counts:
+                count += counts[id(part)]
+            elif id(part) in unfinished:
+                raise CheckpointError("it holds a list or dictionary that holds itself")
+            else:
+                unfinished.add(id(part))
+                path += [(container, parts, count), (part, iter(_parts(part)), 1)]
+                break
+        else:
+            counts[id(container)] = count
+            unfinished.discard(id(container))
+            if path:
+                path[-1] = (*path[-1][:2], path[-1][2] + count)
+        if count > _MOST_VALUES:
+            raise CheckpointError(
+                f"its lists and dictionaries unfold to over {_MOST_VALUES} values"
+            )
+        if len(path) > _DEEPEST:
+            raise CheckpointError(f"its lists and dictionaries are nested over {_DEEPEST} deep")
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if type(value) is dict:
+        return value.values()  # its keys were checked when they were set
+    if type(value) is list or type(value) is tuple:
+        return value
+    if type(value) in _LEAVES:
+        return ()
+    raise CheckpointError(f"it holds {short(value)} as a value, expected tensors and plain data")

@@ -1,0 +1,255 @@
+"""The tensors of a file of torch as arrays: views of its bytes, each checked before it is made.
+
+In the pickle a storage is the persistent id ``("storage", type, key, device, number)``, its bytes
+are the record ``data/key``, and a tensor is a call of ``torch._utils._rebuild_tensor_v2`` with its
+storage, offset, sizes and strides, counted in elements (``_v3`` for the dtypes that have no
+storage type of their own, which are named as a further argument). NumPy's names for the dtypes
+are torch's, but for bfloat16, the upper half of a float32, which is widened to one.
+"""
+
+import math
+import sys
+import zlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npbn.checkpoint.torch_pickle import Name, short
+from npbn.checkpoint.torch_zip import Bytes, Record
+from npbn.errors import CheckpointError
+
+_EXPANDED = 1 << 28  # bytes that tensors may take beyond eight times the file, if copied out
+_MOST_DIMENSIONS = 64  # NumPy's limit, and torch's
+_BFLOAT16 = "bfloat16"
+_INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+_DTYPES = {
+    name: np.dtype(name)
+    for name in ("bool", "float16", "float32", "float64", "complex64", "complex128", *_INTEGERS)
+} | {_BFLOAT16: np.dtype("uint16")}
+_STORAGES = {
+    "BFloat16Storage": _BFLOAT16,
+    "BoolStorage": "bool",
+    "ByteStorage": "uint8",
+    "CharStorage": "int8",
+    "ComplexDoubleStorage": "complex128",
+    "ComplexFloatStorage": "complex64",
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "IntStorage": "int32",
+    "LongStorage": "int64",
+    "ShortStorage": "int16",
+}
+
+
+class Tensors:
+    """The storages and tensors of one file.
+
+    Parameters
+    ----------
+    file : bytearray or mmap
+        Writable; the arrays are views of it.
+    records : mapping of str to Record
+        Where the storages lie in it, ``data/0`` and so on.
+    order : {'little', 'big'}
+        The byte order of the storages.
+    checked : bool
+        Whether their checksums are compared, which reads them.
+    """
+
+    def __init__(
+        self, file: Bytes, records: Mapping[str, Record], order: str, checked: bool
+    ) -> None:
+        self._file = file
+        self._records = records
+        self._order = order
+        self._checked = checked
+        self._raw: dict[str, np.ndarray] = {}  # the bytes of each storage by key
+        self._elements: dict[_Storage, np.ndarray] = {}
+        self._converted: set[str] = set()
+        self._copied_out = 0
+
+    def names(self) -> dict[tuple[str, str], Name]:
+        """Return the globals by which a pickle speaks of tensors."""
+        utils = {
+            "_rebuild_tensor_v2": self._tensor_v2,
+            "_rebuild_tensor_v3": self._tensor_v3,
+            "_rebuild_parameter": _parameter,
+        }
+        return {
+            **{("torch._utils", name): Name(name, call) for name, call in utils.items()},
+            ("torch", "Size"): Name("torch.Size", _size),
+            ("torch.storage", "UntypedStorage"): Name(
+                "torch.storage.UntypedStorage", value=_StorageType(None)
+            ),
+            **{
+                ("torch", name): Name(f"torch.{name}", value=_StorageType(dtype))
+                for name, dtype in _STORAGES.items()
+            },
+            **{("torch", dtype): Name(f"torch.{dtype}", value=dtype) for dtype in _DTYPES},
+        }
+
+    def storage(self, persistent_id: Any) -> "_Storage":
+        """Return the storage of a persistent id, or raise CheckpointError."""
+        if type(persistent_id) is not tuple or len(persistent_id) != 5:
+            raise CheckpointError(f"a persistent id is {short(persistent_id)}, expected a storage")
+        tag, kind, key, device, number = persistent_id
+        storage_type = kind.value if isinstance(kind, Name) else None
+        if (
+            (type(tag), type(key), type(device), type(number)) != (str, str, str, int)
+            or tag != "storage"
+            or not isinstance(storage_type, _StorageType)
+        ):
+            values = ", ".join(map(short, persistent_id))
+            raise CheckpointError(f"a persistent id is ({values}), expected a storage")
+        if device == "meta":
+            raise CheckpointError("it holds a tensor on the meta device, which has no values")
+        raw = self._bytes(key)
+        dtype = storage_type.dtype
+        if number != raw.size // (_DTYPES[dtype].itemsize if dtype else 1):
+            raise CheckpointError(
+                f"the record 'data/{key}' has {raw.size} bytes, which are not the "
+                f"{short(number)} elements of {kind.label} that its tensors expect"
+            )
+        return _Storage(key, dtype)
+
+    def _bytes(self, key: str) -> np.ndarray:
+        if key not in self._raw:
+            record = self._records.get(f"data/{key[:80]}")
+            if record is None:
+                raise CheckpointError(f"it lacks the record of a storage, 'data/{key[:80]}'")
+            view = memoryview(self._file)[record.offset : record.offset + record.size]
+            if self._checked:
+                check_crc(f"data/{key}", view, record)
+            self._raw[key] = np.frombuffer(view, np.uint8)
+        return self._raw[key]
+
+    def _elements_of(self, storage: "_Storage") -> np.ndarray:
+        """Return the elements of a storage, in native byte order and of a dtype of NumPy's."""
+        if storage in self._elements:
+            return self._elements[storage]
+        key, name = storage
+        dtype = _DTYPES[name]
+        raw = self._bytes(key)
+        array = raw[: raw.size // dtype.itemsize * dtype.itemsize].view(dtype)
+        if name == "bool" and raw.max(initial=0) > 1:  # such booleans are undefined in C
+            raise CheckpointError(f"the record 'data/{key}' holds booleans that are not 0 or 1")
+        swap = self._order != sys.byteorder and dtype.itemsize > 1
+        if swap or name == _BFLOAT16:
+            if key in self._converted:  # else many dtypes would make many copies of one record
+                raise CheckpointError(f"the storage 'data/{key}' is used with several dtypes")
+            self._converted.add(key)
+        if swap:
+            array = array.byteswap()
+        if name == _BFLOAT16:
+            wide = array.astype(np.uint32)
+            np.left_shift(wide, 16, out=wide)
+            array = wide.view(np.float32)
+        self._elements[storage] = array
+        return array
+
+    def _tensor_v2(self, args: tuple) -> np.ndarray:
+        """Take storage, offset, size, stride, requires_grad, hooks and perhaps metadata."""
+        if not 6 <= len(args) <= 7:
+            raise CheckpointError(f"_rebuild_tensor_v2 is called with {len(args)} arguments")
+        return self._tensor(args[:6], args[6:], None)
+
+    def _tensor_v3(self, args: tuple) -> np.ndarray:
+        """Take the same, with the dtype after the hooks."""
+        if not 7 <= len(args) <= 8:
+            raise CheckpointError(f"_rebuild_tensor_v3 is called with {len(args)} arguments")
+        dtype = args[6].value if isinstance(args[6], Name) else None
+        if type(dtype) is not str:
+            raise CheckpointError(f"a tensor's dtype is {short(args[6])}")
+        return self._tensor(args[:6], args[7:], dtype)
+
+    def _tensor(self, args: tuple, metadata: tuple, dtype: str | None) -> np.ndarray:
+        storage, offset, size, stride, requires_grad, hooks = args
+        if type(storage) is not _Storage or (storage.dtype is None) == (dtype is None):
+            raise CheckpointError(f"a tensor has {short(storage)} and {dtype or 'no'} dtype")
+        _check_plain_tensor(requires_grad, hooks)
+        if metadata and (type(metadata[0]) is not dict or metadata[0]):
+            raise CheckpointError(
+                "it holds a tensor that is conjugated or negated when it is read: save "
+                "tensor.resolve_conj().resolve_neg()"
+            )
+        (offset,) = _naturals("offset", (offset,))
+        size = _naturals("size", size)
+        stride = _naturals("stride", stride)
+        if len(size) != len(stride):
+            raise CheckpointError(f"a tensor has {len(size)} sizes and {len(stride)} strides")
+
+        elements = self._elements_of(_Storage(storage.key, dtype or storage.dtype))
+        number = math.prod(size)
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        if number and last >= elements.size:
+            raise CheckpointError(
+                f"a tensor of size {size!s:.80}, stride {stride!s:.80} and offset {offset} exceeds "
+                f"its storage 'data/{storage.key}' of {elements.size} elements"
+            )
+        itemsize = elements.itemsize
+        self._copied_out += number * itemsize
+        if self._copied_out > 8 * len(self._file) + _EXPANDED:
+            raise CheckpointError(
+                f"its tensors view the same {len(self._file)} bytes over and over: copied out, "
+                f"they would take {short(self._copied_out)} bytes or more"
+            )
+        # The stride of a single element may be anything, as may those of an empty tensor.
+        steps = [itemsize * (step if n > 1 else 1) for n, step in zip(size, stride, strict=True)]
+        try:
+            if not number:
+                return np.empty(size, elements.dtype)
+            return np.ndarray(size, elements.dtype, elements, offset * itemsize, steps)
+        except ValueError as error:  # (2**62, 2**62, 0) is not an array either
+            raise CheckpointError(f"a tensor has the size {size!s:.80}: {error}") from None
+
+
+class _StorageType(NamedTuple):
+    dtype: str | None  # of its elements; None where the tensor says it
+
+
+class _Storage(NamedTuple):
+    key: str
+    dtype: str | None
+
+
+def check_crc(name: str, content: bytes | memoryview, record: Record) -> None:
+    """Raise CheckpointError if a record's checksum, if it has one, is not that of its bytes."""
+    if record.crc and zlib.crc32(content) != record.crc:  # 0: torch was told to compute none
+        raise CheckpointError(f"the record {name!r} is damaged: its checksum is wrong")
+
+
+def _parameter(args: tuple) -> np.ndarray:
+    if len(args) != 3 or type(args[0]) is not np.ndarray:
+        raise CheckpointError("_rebuild_parameter is called with other than a tensor")
+    _check_plain_tensor(*args[1:])
+    return args[0]
+
+
+def _check_plain_tensor(requires_grad: Any, hooks: Any) -> None:
+    if type(requires_grad) is not bool or type(hooks) is not dict or hooks:
+        raise CheckpointError(
+            f"a tensor has requires_grad {short(requires_grad)} and hooks {short(hooks)}, "
+            "expected a boolean and none"
+        )
+
+
+def _size(args: tuple) -> tuple[int, ...]:
+    if len(args) != 1:
+        raise CheckpointError(f"torch.Size is called with {len(args)} arguments")
+    return _naturals("size", args[0])
+
+
+def _naturals(what: str, values: Any) -> tuple[int, ...]:
+    """Return a tuple of at most 64 integers from 0 to 2**63 - 1, or raise CheckpointError."""
+    if type(values) is not tuple or len(values) > _MOST_DIMENSIONS:
+        number = f" of {len(values)}" if type(values) is tuple else ""
+        raise CheckpointError(
+            f"a tensor's {what} is a {type(values).__name__}{number}, expected a tuple of at most "
+            f"{_MOST_DIMENSIONS} integers"
+        )
+    for value in values:
+        if type(value) is not int or not 0 <= value < 1 << 63:
+            raise CheckpointError(f"a tensor's {what} holds {short(value)}")
+    return values

@@ -1,0 +1,235 @@
+"""Nested states of every kind come back through both formats, bit for bit."""
+
+import math
+import struct
+from collections import OrderedDict, namedtuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import npbn
+from npbn.checkpoint import Checkpoint, load, save, tree
+from npbn.errors import CheckpointError
+
+SUFFIXES = (".npz", ".safetensors")
+CODES = ["?", *"bhilqBHILQefd", ">i2", ">f4", ">f8"]
+
+
+def same(mine, its):
+    """Whether two states are of the same kinds, dtypes, shapes and bits."""
+    if isinstance(mine, np.generic) and isinstance(its, np.generic):
+        mine, its = np.array(mine), np.array(its)  # C's long and long long are two types, one dtype
+    if type(mine) is not type(its):
+        return False
+    if isinstance(mine, np.ndarray):
+        mine = mine.astype(mine.dtype.newbyteorder("="))
+        kinds = mine.dtype == its.dtype and mine.shape == its.shape
+        return kinds and mine.tobytes() == its.tobytes()
+    if isinstance(mine, dict):
+        return list(mine) == list(its) and all(same(mine[key], its[key]) for key in mine)
+    if isinstance(mine, list | tuple):
+        return len(mine) == len(its) and all(map(same, mine, its))
+    if isinstance(mine, float):
+        return struct.pack("d", mine) == struct.pack("d", its)
+    return mine == its
+
+
+@st.composite
+def arrays(draw):
+    """Arrays of all dtypes and layouts; their bits are drawn, NaNs of every kind among them."""
+    dtype = np.dtype(draw(st.sampled_from(CODES)))
+    shape = draw(hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    if dtype.kind == "b":
+        array = rng.integers(0, 2, shape).astype(bool)
+    else:
+        bits = rng.bytes(math.prod(shape) * dtype.itemsize)
+        array = np.frombuffer(bits, dtype).reshape(shape)
+    layout = draw(st.sampled_from(["C", "F", "reversed", "strided", "broadcast", "unaligned"]))
+    if layout == "F":
+        return np.asfortranarray(array)
+    if layout == "reversed":
+        return array.T
+    if layout == "strided" and array.ndim:
+        return np.repeat(array, 2, axis=0)[::-2]
+    if layout == "broadcast":
+        return np.broadcast_to(array, (2, *shape))
+    if layout == "unaligned":
+        return np.ndarray(shape, dtype, b"x" + array.tobytes(), offset=1)
+    return array
+
+
+@st.composite
+def scalars(draw):
+    array = draw(arrays().filter(lambda a: a.size and a.dtype.isnative))
+    return array.reshape(-1)[0]
+
+
+KEYS = st.text(st.characters(), max_size=5) | st.sampled_from(["a", "a/b", "__metadata__", ""])
+PLAIN = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(2**100, 2**300)
+    | st.floats()
+    | st.text(st.characters())
+)
+STATES = st.dictionaries(
+    KEYS | st.integers(),
+    st.recursive(
+        PLAIN | arrays() | scalars(),
+        lambda part: (
+            st.lists(part, max_size=3)
+            | st.lists(part, max_size=3).map(tuple)
+            | st.dictionaries(KEYS | st.integers() | st.integers(2**64), part, max_size=3)
+        ),
+        max_leaves=8,
+    ),
+    max_size=4,
+)
+
+
+def through(state, path, **options):
+    save(state, path, **options)
+    return load(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@given(state=STATES)
+def test_any_state_comes_back(suffix, state, tmp_path_factory):
+    path = tmp_path_factory.mktemp("any") / f"state{suffix}"
+    found = through(state, path)
+    assert type(found) is Checkpoint
+    assert same(state, dict(found))
+    assert found.metadata == {"npbn_version": npbn.__version__, "format": 1}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@given(state=st.dictionaries(st.text("ab./é", min_size=1, max_size=4), arrays(), max_size=4))
+def test_a_flat_state_is_plain_to_other_programs(suffix, state, tmp_path_factory):
+    from safetensors.numpy import load_file
+
+    path = tmp_path_factory.mktemp("flat") / f"state{suffix}"
+    save(state, path)
+    theirs = dict(np.load(path, allow_pickle=False)) if suffix == ".npz" else load_file(path)
+    assert theirs.keys() == state.keys()
+    assert all(same(np.array(state[key]), theirs[key]) for key in state)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@given(state=st.dictionaries(st.text(min_size=1, max_size=4), arrays(), max_size=4))
+def test_what_comes_back_may_be_changed(suffix, state, tmp_path_factory):
+    path = tmp_path_factory.mktemp("change") / f"state{suffix}"
+    for array in through(state, path).values():
+        assert array.flags.writeable
+        assert array.flags.aligned
+        assert array.dtype.isnative
+        array[...] = 0
+    assert same(state, dict(load(path)))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_generators_of_numpy_go_on_where_they_were(suffix, tmp_path):
+    for kind in (np.random.PCG64, np.random.MT19937, np.random.Philox, np.random.SFC64):
+        rng = np.random.Generator(kind(3))
+        rng.integers(0, 9, 3, dtype=np.int32)
+        path = tmp_path / f"{kind.__name__}{suffix}"
+        save({"order": rng.bit_generator.state}, path)
+        expected = rng.permutation(50)
+        other = np.random.Generator(kind(4))
+        other.bit_generator.state = load(path)["order"]
+        assert (other.permutation(50) == expected).all()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_state_of_an_optimizer_comes_back(suffix, tmp_path):
+    net = npbn.Linear(2, 3)
+    optimizer = npbn.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    net(np.ones((4, 2), np.float32))
+    net.backward(np.ones((4, 3), np.float32))
+    optimizer.step()
+    found = through(optimizer, tmp_path / f"sgd{suffix}")
+    assert found["state"].keys() == {0, 1}
+    assert same(optimizer.state_dict(), dict(found))
+    assert found.metadata.keys() == {"npbn_version", "format"}
+
+
+def test_subclasses_come_back_as_the_plain_kind(tmp_path):
+    pair = namedtuple("pair", "x y")
+    found = through({"a": OrderedDict(b=pair(1, True))}, tmp_path / "x.npz")
+    assert same(dict(found), {"a": {"b": (1, True)}})
+
+
+def test_the_arrays_are_named_by_their_path():
+    a = np.zeros(1)
+    found, _ = tree.flatten({"m": {"w": a, "l": [a, {1: a}]}, "m/w": a, "s": np.float32(1)})
+    assert list(found) == ["m/w", "m/l/0", "m/l/1/1", "m/w~3", "s"]
+
+
+def test_torch_tensors_are_arrays(tmp_path):
+    import torch
+
+    model = torch.nn.BatchNorm1d(3)
+    found = through(model.state_dict(), tmp_path / "x.safetensors")
+    npbn.BatchNorm1d(3).load_state_dict(found)
+    assert same(dict(found), {key: value.numpy() for key, value in model.state_dict().items()})
+    with pytest.raises(CheckpointError, match=r"a/0: .*BFloat16"):
+        save({"a": [torch.zeros(2, dtype=torch.bfloat16)]}, tmp_path / "x.npz")
+
+
+def nested(depth):
+    state = {}
+    for _ in range(depth):
+        state = {"a": state}
+    return state
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"a": {"b": 1j}}, "a/b: .*complex"),
+        ({"a": [np.zeros(2, complex)]}, "a/0: .*complex128"),
+        ({"a": np.array([None])}, "a: .*object"),
+        ({"a": np.zeros(2, "U3")}, "a: .*<U3"),
+        ({"a": np.zeros(2, "M8[s]")}, "a: .*datetime64"),
+        ({"a": np.zeros(2, "f4,f4")}, "a: .*f4"),
+        ({"a": np.str_("x")}, "a: .*<U1"),
+        ({"a": np.ma.masked_array([1.0], [True])}, "a: .*mask"),
+        ({"a": b"bytes"}, "a: .*bytes"),
+        ({"a": {1}}, "a: .*set"),
+        ({"a": {1.5: 1}}, "a: expected keys .*1.5"),
+        ({True: 1}, "expected keys .*True"),
+        ([np.zeros(1)], "expected .*list"),
+        (None, "expected .*NoneType"),
+        (nested(100_000), "nested too deeply"),
+    ],
+)
+def test_what_cannot_be_saved_is_refused_by_name(tmp_path, state, words):
+    with pytest.raises(CheckpointError, match=rf"x\.npz: (the state:? )?(is )?{words}"):
+        save(state, tmp_path / "x.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_that_contains_itself_is_refused(tmp_path):
+    state = {}
+    state["self"] = state
+    with pytest.raises(CheckpointError, match="contains itself"):
+        save(state, tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("metadata", [{"a": np.zeros(2)}, {"a": 10**5000}, {(1, 2): 3}])
+def test_metadata_that_json_cannot_hold_are_refused(tmp_path, metadata):
+    with pytest.raises(CheckpointError, match=r"x\.npz: expected metadata"):
+        save({}, tmp_path / "x.npz", metadata=metadata)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "skeleton", [[], 3, {"a": 1, "b": 2}, {}, {"dict": 3}, {"array": "b"}, {"call": "x"}]
+)
+def test_a_skeleton_that_is_none_is_refused(skeleton):
+    with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+        tree.rebuild(skeleton, {"a": np.zeros(1)})
