@@ -1,11 +1,14 @@
-"""What npbn costs before it computes: import time, installed size, memory; beside torch."""
+"""What npbn costs before it computes: import, installed size, memory, files; beside torch."""
 
 import importlib.metadata
 import importlib.util
 import json
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,30 @@ start = perf_counter()
 import {}
 print(perf_counter() - start)
 """
+# A large state_dict in torch's format and as safetensors; a trained network and an image.
+WRITE_FILES = """
+import json
+from pathlib import Path
+import numpy as np
+import torch
+import npbn
+from npbn import torch_reference
+folder = Path({folder!r})
+state = {{f"layer{{i}}.weight": torch.full(({numbers} // 10,), float(i)) for i in range(10)}}
+torch.save(state, folder / "large.pt")
+npbn.save({{k: v.numpy() for k, v in state.items()}}, folder / "large.safetensors")
+torch.save(torch_reference.MLP().state_dict(), folder / "model.pt")
+(folder / "config.json").write_text(json.dumps(npbn.to_config(npbn.MLP())))
+np.save(folder / "image.npy", np.zeros((1, 784), np.float32))
+"""
+LOAD = """
+from time import perf_counter
+import {}
+start = perf_counter()
+loaded = {}
+print(perf_counter() - start)
+"""
+START_TO_ANSWER, LOADING = "one image, from start to answer", "loading a file of 100 MB"
 
 
 def run(out: Path, quick: bool, threads: list[int]) -> None:
@@ -39,11 +66,14 @@ def run(out: Path, quick: bool, threads: list[int]) -> None:
     packages = [name for name in PACKAGES if importlib.util.find_spec(name)]
     if "torch" not in packages:
         print("torch is not installed: skipped")
+    with tempfile.TemporaryDirectory() as scratch:
+        files = deployment(Path(scratch), packages, quick)
     contest = {
         "threads": 1,
         "seconds": import_times(packages, 3 if quick else 15),
         "refused": {},
         "bytes": {name: installed_size(name) for name in packages if name != "numpy"},
+        "files": files,
         "memory": memory(BATCHES[:1] if quick else BATCHES, "torch" in packages),
     }
     report.progress("import", contest)
@@ -68,6 +98,42 @@ def import_times(packages: list[str], rounds: int) -> dict[str, list[float]]:
             if i > 0:
                 seconds[name].append(time)
     return seconds
+
+
+def deployment(folder: Path, packages: list[str], quick: bool) -> dict[str, dict[str, Any]]:
+    """Return seconds of whole programs and of loading large files, as what: contender: seconds."""
+    if "torch" not in packages:
+        return {}
+    rounds = 3 if quick else 15
+    python("-c", WRITE_FILES.format(folder=str(folder), numbers=2**20 if quick else 2**20 * 25))
+    files = [folder / name for name in ("model.pt", "config.json", "image.npy", "logits.npy")]
+    apps = ROOT / "examples" / "deploy"
+    answer = {
+        "npbn": [str(path) for path in (apps / "npbn_app.py", *files)],
+        "torch": [str(path) for path in (apps / "torch_app.py", files[0], *files[2:])],
+    }
+    found = {START_TO_ANSWER: {name: [] for name in answer}}
+    for name, arguments in in_turn(answer, rounds):
+        start = perf_counter()
+        python(*arguments)
+        found[START_TO_ANSWER][name].append(perf_counter() - start)
+    loads = {
+        "npbn, .pt": LOAD.format("npbn", f"npbn.load({str(folder / 'large.pt')!r})"),
+        "npbn, .safetensors": LOAD.format(
+            "npbn", f"npbn.load({str(folder / 'large.safetensors')!r})"
+        ),
+        "torch, .pt": LOAD.format("torch", f"torch.load({str(folder / 'large.pt')!r}, mmap=True)"),
+    }
+    found[LOADING] = {name: [] for name in loads}
+    for name, program in in_turn(loads, rounds):
+        found[LOADING][name].append(float(python("-c", program)))
+    return found
+
+
+def in_turn(programs: dict[str, Any], rounds: int) -> Iterator[tuple[str, Any]]:
+    """Yield every program once a round, forwards and backwards through the line."""
+    for i in range(rounds):
+        yield from list(programs.items())[:: -1 if i % 2 else 1]
 
 
 def installed_size(package: str) -> int:
@@ -135,6 +201,17 @@ def markdown(contest: dict[str, Any]) -> str:
     parts.append("## Installed size, with what it requires\n")
     lines = [[name, megabytes(size)] for name, size in contest["bytes"].items()]
     parts.append(report.table(["package", "size"], lines))
+    for what, contenders in contest["files"].items():
+        parts.append(f"## {what[0].upper()}{what[1:]}\n")
+        view = {"seconds": contenders, "refused": {}}
+        lines = [
+            [name, report.time_cell(view, name), report.ratio_cell(view, "npbn", name)]
+            if "npbn" in contenders
+            else [name, report.time_cell(view, name), report.ratio_cell(view, "torch, .pt", name)]
+            for name in contenders
+        ]
+        base = "npbn" if "npbn" in contenders else "torch"
+        parts.append(report.table(["program", "time", f"in {base}'s"], lines))
     parts.append("## Memory of a training step, 784-256-256-10 with BatchNorm\n")
     lines = [
         [
@@ -162,6 +239,13 @@ def goals(contest: dict[str, Any]) -> list[targets.Goal]:
     goal = targets.Goals(found, "1 thread")
     quartiles = report.ratio(contest, "numpy", "npbn")
     goal.within("import npbn", "import numpy", 1.3, 1.1, float(quartiles[1]))
+    if contest["files"]:
+        answer = {"seconds": contest["files"][START_TO_ANSWER]}
+        goal.faster(START_TO_ANSWER, "torch", 5, 5, float(report.ratio(answer, "npbn", "torch")[1]))
+        loading = {"seconds": contest["files"][LOADING]}
+        for name in ("npbn, .pt", "npbn, .safetensors"):
+            ratio = float(report.ratio(loading, name, "torch, .pt")[1])
+            goal.faster(f"{LOADING}, {name}", "torch.load with mmap", 1, 1, ratio)
     for batch, contenders in contest["memory"].items():
         if len(contenders) == 2:
             own, its = (step_memory(contest, batch, name) for name in CONTENDERS)

@@ -1,7 +1,10 @@
 """BatchNorm from scratch in NumPy, every number verified against PyTorch."""
 
 from npbn import data, errors, functional, init
+from npbn.checkpoint import Checkpoint, load, save
+from npbn.config import from_config, from_state_dict, to_config
 from npbn.data import ArrayDataset, DataLoader
+from npbn.folding import fold_batch_norm
 from npbn.functional.threads import get_num_threads, set_num_threads
 from npbn.layers import (
     AdaptiveAvgPool2d,
@@ -24,7 +27,9 @@ from npbn.layers import (
     Sigmoid,
 )
 from npbn.models import CNN, MLP
+from npbn.onnx_export import export_onnx
 from npbn.optim import SGD
+from npbn.population import update_batch_norm
 from npbn.training import Evaluation, evaluate, train_epoch, train_step
 
 __version__ = "0.1.0"
@@ -39,6 +44,7 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "Checkpoint",
     "Conv2d",
     "CrossEntropyLoss",
     "DataLoader",
@@ -57,10 +63,18 @@ __all__ = [
     "data",
     "errors",
     "evaluate",
+    "export_onnx",
+    "fold_batch_norm",
+    "from_config",
+    "from_state_dict",
     "functional",
     "get_num_threads",
     "init",
+    "load",
+    "save",
     "set_num_threads",
+    "to_config",
     "train_epoch",
     "train_step",
+    "update_batch_norm",
 ]
