@@ -47,9 +47,9 @@ def update_batch_norm(net: Module, loader: Iterable[Any], *, average_batches: bo
 
     Notes
     -----
-    Not exact can be a BatchNorm that runs several times in one pass, since it is measured while
-    it normalises by the statistics it had; and what comes after one without running statistics
-    depends on the batches.
+    A BatchNorm that runs several times in a pass is measured by all that reaches it, while it
+    normalises by the statistics it had. What reaches one after a BatchNorm without running
+    statistics depends on the batches.
 
     Examples
     --------

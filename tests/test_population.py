@@ -413,6 +413,14 @@ def test_whatever_is_raised_all_is_as_it_was(failure, average_batches):
     assert everything(net) == before
 
 
+def test_the_variance_of_one_value_is_none():
+    norm = fill(BatchNorm1d(3).double(), np.random.default_rng(0))
+    before = everything(norm)
+    with pytest.raises(BatchSizeError, match="more than 1 value per channel to measure, got 1"):
+        update_batch_norm(norm, [X[:0], X[:1]])
+    assert everything(norm) == before
+
+
 def test_an_iterator_is_enough_for_one_norm():
     norm = BatchNorm1d(3, dtype=np.float64)
     update_batch_norm(norm, (x for x in [X, X]))

@@ -22,7 +22,7 @@ from npbn.checkpoint.torch_zip import Record, read_records
 from npbn.errors import CheckpointError
 
 _MAPPED_FROM = 1 << 22  # bytes; a smaller file is read at once, and may then be overwritten
-_LONGEST_PICKLE = 1 << 24  # bytes, each of which can make an empty dictionary of 72
+_LONGEST_PICKLE = 1 << 23  # bytes, each of which can make an empty dictionary of 72
 _MOST_VALUES = 1 << 24
 _DEEPEST = 100
 _LEAVES = {str, bytes, int, float, bool, type(None), np.ndarray}
@@ -52,7 +52,9 @@ def load_torch(path: str | os.PathLike) -> Any:
     it is), but the file must not be changed in place or cut short while they live, which on most
     systems ends the process when they are next read; to put a new file in its place
     (:func:`os.replace`) is harmless. Checksums of mapped tensors are not compared, because that
-    would read them all; those of the pickle and of smaller files are.
+    would read them all; those of the pickle and of smaller files are. Beside the tensors' bytes,
+    Python's objects take memory in proportion to the pickle, some ten times its size and 72 times
+    at worst; it is refused beyond 8 MiB, which is room for some 75,000 tensors.
 
     Parameters
     ----------

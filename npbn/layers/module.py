@@ -125,8 +125,8 @@ class Module:
     def freeze(self: ModuleT, mode: bool = True) -> ModuleT:
         """Put this module and all below it into eval mode, which `train` then leaves; return self.
 
-        Their parameters lose their gradients and get no more, so that SGD passes them by. So
-        BatchNorm is frozen while a detection network is fine-tuned on batches too small for
+        Their parameters lose their gradients and get no more, so that SGD passes them by. Thus is
+        BatchNorm frozen while a detection network is fine-tuned on batches too small for
         statistics: running statistics, scale and shift stay as they are, and the gradient of the
         input flows.
 

@@ -186,15 +186,28 @@ def test_the_footprint_is_shown_beside_torch_or_alone(tmp_path):
         "seconds": {"numpy": [0.1, 0.1], "npbn": [0.12, 0.12], "torch": [2.0, 2.0]},
         "refused": {},
         "bytes": {"npbn": 45 << 20, "torch": 700 << 20},
+        "files": {
+            footprint.START_TO_ANSWER: {"npbn": [0.2, 0.2], "torch": [1.8, 1.8]},
+            footprint.LOADING: {
+                "npbn, .pt": [0.002, 0.002],
+                "npbn, .safetensors": [0.008, 0.008],
+                "torch, .pt": [0.004, 0.004],
+            },
+        },
         "memory": {"64": MEMORY},
     }
     text = footprint.markdown(contest)
+    assert "| one image, from start to answer, 1 thread | torch | ≥ 5x | ≥ 5x | 9.00x | aim" in text
+    assert "npbn, .pt, 1 thread | torch.load with mmap | ≥ 1x | ≥ 1x | 2.00x | aim met |" in text
+    assert (
+        "npbn, .safetensors, 1 thread | torch.load with mmap | ≥ 1x | ≥ 1x | 0.50x | **mi" in text
+    )
     assert "| import npbn, 1 thread | import numpy | ≤ 1.3x | ≤ 1.1x | 1.20x | met |" in text
     assert "| ≤ 1x | ≤ 0.5x | 0.25x | aim met |" in text
     assert "| 64 | npbn | 40.0 MB | 50.0 MB | 55.0 MB | 5.00 MB |" in text
     footprint.draw([contest], tmp_path / "footprint.png")
     assert (tmp_path / "footprint.png").exists()
-    alone = {**contest, "memory": {"64": {"npbn": MEMORY["npbn"]}}}
+    alone = {**contest, "files": {}, "memory": {"64": {"npbn": MEMORY["npbn"]}}}
     assert "peak memory" not in footprint.markdown(alone)
 
 

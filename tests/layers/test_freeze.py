@@ -140,7 +140,9 @@ def test_thawing_leaves_parameters_alone_that_were_without_gradient_before(times
     net.freeze(False)  # of what is not frozen: nothing happens
     assert not net.norm.bias.requires_grad
     net.norm.bias.requires_grad = True
+    net.fc2.weight.requires_grad = False
     net.freeze().freeze(False)  # nothing is left over from the first time
+    assert not net.fc2.weight.requires_grad
     assert net.norm.bias.requires_grad
     assert not net.part.fc.weight.requires_grad
 
