@@ -2,7 +2,6 @@
 
 from __future__ import annotations  # np.random, named in hints, takes 20 ms to load
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -113,7 +112,19 @@ def _options(kind: type[Module]) -> list[str]:
     """Return the names of a layer's arguments, but for its generator."""
     if kind is Identity:  # takes anything and means nothing by it
         return []
-    return [name for name in inspect.signature(kind).parameters if name != "rng"]
+    return [name for name in _parameters(kind) if name != "rng"]
+
+
+def _parameters(kind: type[Module]) -> dict[str, str]:
+    """Return the names of a layer's arguments, and their annotations as text."""
+    import inspect  # takes 8 ms to load, which `import npbn` need not
+
+    return {
+        name: p.annotation
+        if isinstance(p.annotation, str)
+        else inspect.formatannotation(p.annotation)
+        for name, p in inspect.signature(kind).parameters.items()
+    }
 
 
 def _value(module: Module, name: str) -> Any:
@@ -187,21 +198,19 @@ def _sequential(parts: Mapping[str, Module], where: str) -> Sequential:
 def _layer(
     kind: type[Module], options: Mapping[str, Any], where: str, rng: np.random.Generator
 ) -> Module:
-    parameters, known = inspect.signature(kind).parameters, _options(kind)
+    annotations, known = _parameters(kind), _options(kind)
     unknown = [name for name in options if name not in known]
     if unknown:
         raise ConfigError(f"{where}: {kind.__name__} takes no {', '.join(map(repr, unknown))}")
     options = {name: _plain(value) for name, value in options.items()}
     for name, value in options.items():
-        annotation = "str" if name == "dtype" else parameters[name].annotation
-        if not isinstance(annotation, str):
-            annotation = inspect.formatannotation(annotation)
+        annotation = "str" if name == "dtype" else annotations[name]
         if type(value) not in TRUSTED.get(annotation, (type(value),)):
             raise ConfigError(
                 f"{where}: {kind.__name__} takes {name} as {annotation}, got {value!r:.200}"
             )
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    if "rng" in parameters:
+    if "rng" in annotations:
         options["rng"] = rng
     try:
         return kind(**options)
