@@ -242,7 +242,7 @@ class _Machine:
         """Drop the ``_metadata`` that torch hangs on a state_dict; set no attribute of anything."""
         state = self.pop()
         self.target(dict)
-        if type(state) is not dict or len(state) > 1 or any(key != "_metadata" for key in state):
+        if type(state) is not dict or any(key != "_metadata" for key in state):
             keys = ", ".join(short(key) for key in list(state)[:3]) if type(state) is dict else ""
             raise CheckpointError(
                 f"its pickle sets attributes of a dictionary ({keys or short(state)}), "

@@ -228,7 +228,7 @@ def test_no_attribute_is_set(path, attribute):
      b"\x8d" + b"\xff" * 8 + b"a", b"\x8e" + b"\xff" * 8 + b"a", b"B\xff\xff\xff\x7fa", b"C\5",
      b"X\1\0\0\0\xff", b"ctorch\nSize", b"ctorch", b"c", b"c\xff\n\n", b"\x8a\xff\1",
      b"\x95" + b"\xff" * 8, b"r\xff\xff\xff\xff", b"Nr\xff\xff\xff\x7f", b"NN\x93", b"(NNe",
-     b"}(N(u", b"\x93", b")(R", b".", b"N.", b"N.N"],
+     b"}(N(u", b"\x93", b")(R", b".", b"N.", b"N.N", b"]]N(aea"],
 )  # fmt: skip
 def test_programs_that_make_no_sense(path, operations):
     assert "its pickle is damaged at byte" in damage(path, operations)
@@ -425,6 +425,11 @@ def test_tensors_beyond_their_storage(path, offset, size, stride):
 def test_tensors_of_wrong_arguments(path, arguments):
     message = as_value(path, tensor(**arguments))
     assert "tensor" in message
+
+
+def test_the_stride_of_one_element_may_be_anything(path):
+    path.write_bytes(archive(state(tensor(size=(1, 4, 1), stride=(HUGE, 1, HUGE)))))
+    assert load_torch(path)["0"].tolist() == [[[1], [2], [3], [4]]]
 
 
 def test_functions_of_wrong_arguments(path):
