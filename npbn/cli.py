@@ -235,7 +235,12 @@ def _network(options: argparse.Namespace, loaded: Any) -> npbn.Module:
     elif "config" in getattr(loaded, "metadata", {}):
         network = npbn.from_config(loaded.metadata["config"])
     else:
-        network = npbn.from_state_dict(loaded)
+        try:
+            network = npbn.from_state_dict(loaded)
+        except ConfigError as error:
+            raise ConfigError(
+                f"the file does not say which network it is of; pass --network or --config ({error})"
+            ) from error
     network.load_state_dict(loaded)
     return network.eval()
 

@@ -533,6 +533,14 @@ def test_what_cannot_take_it_before_leaves_it_to_what_comes_after():
         assert_folded(fold_batch_norm(net), net, rng.normal(size=(2, 3)), 1e-12)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@given(rngs(), st.booleans())
+def test_what_goes_into_the_convolution_after_it_goes_to_its_group(groups, rng, bias):
+    after = Conv2d(4, 8, (2, 3), stride=(1, 2), groups=groups, bias=bias)
+    net = fill(Sequential(BatchNorm2d(4), BatchNorm2d(4, affine=False), after).double(), rng)
+    assert_folded(fold_batch_norm(net), net, rng.normal(size=(2, 4, 3, 5)), 1e-12)
+
+
 @pytest.mark.parametrize("padding", [0, "valid", "same", (0, 0)])
 def test_a_convolution_of_one_pixel_never_pads(padding):
     rng = np.random.default_rng(0)
