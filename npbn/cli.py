@@ -239,7 +239,7 @@ def _network(options: argparse.Namespace, loaded: Any) -> npbn.Module:
             network = npbn.from_state_dict(loaded)
         except ConfigError as error:
             raise ConfigError(
-                f"the file does not say which network it is of; pass --network or --config ({error})"
+                f"the file does not tell its network; pass --network or --config ({error})"
             ) from error
     network.load_state_dict(loaded)
     return network.eval()

@@ -292,7 +292,8 @@ def test_channels_centred_alone_are_what_they_are_when_all_are_centred(road, dat
             patch.setattr(batch_norm_small, "SMALL", 0)
             patch.setattr(batch_norm_large, "FEW", one_in)
             ys[name] = batch_norm_forward(x, mean, var, weight, bias, False)[0]
-    needed = few | (var == 0)
+    # Where the weight is small a large mean needs no centring; rounding decides near the limit, 5.
+    needed = (np.abs(mean * weight / np.sqrt(var + 1e-5)) > 5.01) | (var == 0)
     assert_same_bits(ys["alone"][:, needed], ys["all"][:, needed])
     at_the_mean = np.broadcast_to(along(mean, x), shape).copy()
     y = batch_norm_forward(at_the_mean, mean, var, weight, bias, False)[0]
