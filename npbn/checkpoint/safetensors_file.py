@@ -24,7 +24,7 @@ _DTYPES = {
     "BF16": "<u2",
 }
 _RANK = 64  # of a NumPy array, at most
-_MINE = ("npbn", "npbn_version")  # both or neither, so that a damaged name is noticed
+_MINE = ("npbn", "npbn_version")  # two, so that damage to the name of the first is noticed
 
 
 def write(path: str, arrays: Arrays, description: str) -> None:
@@ -74,7 +74,7 @@ def read(file: BinaryIO) -> tuple[Arrays, str | None, dict[str, Any]]:
     data = _mapped(file, size)
     arrays = {name: _array(name, entry, data, start) for name, entry in header.items()}
     if any(key in metadata for key in _MINE):
-        return arrays, metadata[_MINE[0]] if _MINE[1] in metadata else "", {}
+        return arrays, metadata.get(_MINE[0], ""), {}
     return arrays, None, metadata
 
 

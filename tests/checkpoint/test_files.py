@@ -74,7 +74,7 @@ def test_a_changed_byte_is_refused_or_changes_nothing(tmp_path, suffix, state):
     rng = np.random.default_rng(0)
     seen = set()
     for place in range(0, values, 1 if THOROUGH else 3):
-        for flip in rng.choice(255, 20 if THOROUGH else 1, replace=False) + 1:
+        for flip in rng.choice(255, 3 if THOROUGH else 1, replace=False) + 1:
             damaged = bytearray(data)
             damaged[place] ^= int(flip)
             found = outcome(path, bytes(damaged))
@@ -182,6 +182,7 @@ NPZ = {
 }
 TENSORS = {
     "header beyond the file": tensors({}, length=2**62),
+    "header of 2 GB": tensors({}, length=2**31),
     "header of no dict": tensors([]),
     "header of deep nesting": tensors(b"[" * 100_000),
     "header of UTF-16": tensors("{}".encode("utf-16")),
@@ -189,6 +190,7 @@ TENSORS = {
     "metadata of no dict": tensors({"__metadata__": []}),
     "shape beyond the file": tensors({"a": entry(shape=(HUGE,), offsets=(0, 4 * HUGE))}),
     "shape beyond its data": tensors({"a": entry(shape=(HUGE,))}, b"1234"),
+    "shape short of its data": tensors({"a": entry(offsets=(0, 8))}, b"12345678"),
     "shape of floats": tensors({"a": entry(shape=(1.0,))}, b"1234"),
     "shape of bools": tensors({"a": entry(shape=(True,))}, b"1234"),
     "negative shape": tensors({"a": entry(shape=(-1, -1))}, b"1234"),
@@ -241,6 +243,33 @@ def test_what_deflate_cannot_do_is_refused(tmp_path):
     data[place : place + 4] = struct.pack("<L", 2**31)
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match="cannot unpack"):
+        load(path)
+
+
+def patched(path, old, new):
+    """Write another number into the archive's directory, where it occurs last."""
+    data, old = bytearray(path.read_bytes()), struct.pack("<L", old)
+    place = data.rindex(old)
+    data[place : place + 4] = struct.pack("<L", new)
+    path.write_bytes(data)
+
+
+def test_deflated_data_that_end_early_are_refused(tmp_path):
+    """The checksum is right: it is of the data that are there."""
+    path, short = tmp_path / "x.npz", header((200,), more=bytes(800))
+    members(path, [("a.npy", short)], compression=zipfile.ZIP_DEFLATED)
+    patched(path, len(short), len(short) + 800)
+    with pytest.raises(CheckpointError, match=r"expected 1600 bytes, got 800|EOF"):
+        load(path)
+
+
+def test_more_than_the_file_can_hold_is_refused(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, a=np.random.default_rng(0).random(5))
+    with zipfile.ZipFile(path) as archive:
+        size = archive.infolist()[0].compress_size
+    patched(path, size, 10**6)
+    with pytest.raises(CheckpointError, match="more is said to be in the archive"):
         load(path)
 
 

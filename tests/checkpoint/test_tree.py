@@ -1,12 +1,13 @@
 """Nested states of every kind come back through both formats, bit for bit."""
 
+import json
 import math
 import struct
 from collections import OrderedDict, namedtuple
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -15,6 +16,8 @@ from npbn.checkpoint import Checkpoint, load, save, tree
 from npbn.errors import CheckpointError
 
 SUFFIXES = (".npz", ".safetensors")
+# Under load, drawing deep states may take long; that is no fault of theirs.
+calm = settings(suppress_health_check=[HealthCheck.too_slow])
 CODES = ["?", *"bhilqBHILQefd", ">i2", ">f4", ">f8"]
 
 
@@ -98,6 +101,7 @@ def through(state, path, **options):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+@calm
 @given(state=STATES)
 def test_any_state_comes_back(suffix, state, tmp_path_factory):
     path = tmp_path_factory.mktemp("any") / f"state{suffix}"
@@ -108,6 +112,7 @@ def test_any_state_comes_back(suffix, state, tmp_path_factory):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+@calm
 @given(state=st.dictionaries(st.text("ab./é", min_size=1, max_size=4), arrays(), max_size=4))
 def test_a_flat_state_is_plain_to_other_programs(suffix, state, tmp_path_factory):
     from safetensors.numpy import load_file
@@ -120,6 +125,7 @@ def test_a_flat_state_is_plain_to_other_programs(suffix, state, tmp_path_factory
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+@calm
 @given(state=st.dictionaries(st.text(min_size=1, max_size=4), arrays(), max_size=4))
 def test_what_comes_back_may_be_changed(suffix, state, tmp_path_factory):
     path = tmp_path_factory.mktemp("change") / f"state{suffix}"
@@ -167,6 +173,21 @@ def test_the_arrays_are_named_by_their_path():
     a = np.zeros(1)
     found, _ = tree.flatten({"m": {"w": a, "l": [a, {1: a}]}, "m/w": a, "s": np.float32(1)})
     assert list(found) == ["m/w", "m/l/0", "m/l/1/1", "m/w~3", "s"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("key", ["__metadata__", "", "a\\b", "a\0b", "\ud800", "x" * 70_000, 7])
+def test_keys_that_no_file_can_have_as_names(suffix, key, tmp_path):
+    state = {key: np.ones(2), "array": np.zeros(1)}
+    assert same(state, dict(through(state, tmp_path / f"x{suffix}")))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_numbers_that_json_has_not(suffix, tmp_path):
+    payload = struct.unpack("d", struct.pack("Q", 0xFFF8_0000_0000_1234))[0]
+    state = {"big": [10**5000, -(2**53), 2**53 + 1], "odd": [payload, math.inf, -math.inf, -0.0]}
+    assert same(state, dict(through(state, tmp_path / f"x{suffix}")))
+    json.dumps(tree.flatten(state)[1], allow_nan=False)
 
 
 def test_torch_tensors_are_arrays(tmp_path):
