@@ -122,7 +122,7 @@ def test_killed_at_random_moments(no_pictures, monkeypatch, data, tmp_path, netw
     rng = random.Random(f"{network}{momentum}")
     for attempt in range(200):
         # ever longer, so that it comes to an end on a busy machine too
-        patience = duration * rng.uniform(0.2, 0.6 + attempt / (20 if THOROUGH else 3))
+        patience = duration * rng.uniform(0.2, 0.4 + attempt / (20 if THOROUGH else 3))
         if killed_after(patience, [*words, "--resume"]):
             break
     else:
