@@ -5,7 +5,7 @@ loss, the time and the largest differences per epoch, then what the trained netw
 training and in evaluation mode. Pictures and results.json go to --out.
 
     python examples/mnist_compare.py                    # 5,000 digits, under a minute
-    python examples/mnist_compare.py --network cnn      # convolutions, some two minutes
+    python examples/mnist_compare.py --network cnn      # convolutions, a good minute
     python examples/mnist_compare.py --dtype float64    # agreement to 1e-9, or exit status 1
     python examples/mnist_compare.py --data DIR         # MNIST, Fashion-MNIST, ...
     python examples/mnist_compare.py --resume           # go on with a run that was killed

@@ -144,7 +144,7 @@ def _complaints(key: str, array: np.ndarray) -> list[str]:
 
 def convert(options: argparse.Namespace) -> int:
     """Write the same arrays in another format."""
-    loaded = npbn.load(options.__dict__["in"])
+    loaded = npbn.load(vars(options)["in"])
     metadata = dict(getattr(loaded, "metadata", {}))
     if options.config or options.network:
         network = _network(options, loaded)
@@ -155,7 +155,7 @@ def convert(options: argparse.Namespace) -> int:
 
 def fold(options: argparse.Namespace) -> int:
     """Fold every BatchNorm into the layer beside it."""
-    loaded = npbn.load(options.__dict__["in"])
+    loaded = npbn.load(vars(options)["in"])
     folded = npbn.fold_batch_norm(_network(options, loaded))
     metadata = {k: v for k, v in getattr(loaded, "metadata", {}).items() if k != "config"}
     npbn.save(folded, options.out, metadata=metadata)
@@ -164,7 +164,7 @@ def fold(options: argparse.Namespace) -> int:
 
 def export_onnx(options: argparse.Namespace) -> int:
     """Write the network as an ONNX model."""
-    network = _network(options, npbn.load(options.__dict__["in"]))
+    network = _network(options, npbn.load(vars(options)["in"]))
     npbn.export_onnx(network, options.out, fold=options.fold)
     return 0
 
