@@ -13,7 +13,15 @@ pytest.register_assert_rewrite("helpers", "layer_contract", "roads")
 for profile, max_examples in {"dev": 10, "ci": 100, "nightly": 4000}.items():
     settings.register_profile(profile, max_examples=max_examples, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+if os.environ.get("HYPOTHESIS_PROFILE") == "nightly":
+    os.environ.setdefault("PYTEST_TIMEOUT", "0")  # as long as it takes
 
 # The arrays are tiny, and the thread pools of torch and OpenBLAS would wait for each other.
 torch.set_num_threads(1)
 threadpoolctl.threadpool_limits(1)
+
+
+def pytest_runtest_logreport(report):
+    """Tell of a failure when it happens: a run that is ended early prints no summary."""
+    if report.failed and os.environ.get("CI") and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\nFAILED {report.nodeid}\n{report.longreprtext}", flush=True)
