@@ -1,0 +1,1 @@
+"""Programs that show npbn at work; see the README."""

@@ -1,0 +1,85 @@
+"""Trials on all cores, a process each, one BLAS thread in every one of them."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from examples.lab.drawing import render
+from examples.lab.experiment import Digits, Record, Trial, experiment
+
+_digits: Digits  # of this worker
+
+
+class Workers:
+    """A pool of processes; to be used in a ``with`` statement, which ends them at once.
+
+    Parameters
+    ----------
+    data : str
+        The folder of the data set, which every process reads once.
+    count : int, optional
+        How many processes; one for each core that may be used, by default.
+    """
+
+    def __init__(self, data: str, count: int | None = None):
+        self._pool = ProcessPoolExecutor(
+            count or cores(),
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start,
+            initargs=(data,),
+        )
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+    def run(self, jobs: Iterable[tuple[str, Trial]]) -> Iterator[tuple[str, Trial, dict[str, Any]]]:
+        """Run trials, given with the names of their experiments; yield each as it is done."""
+        futures = {self._pool.submit(_run, name, trial): (name, trial) for name, trial in jobs}
+        for future in as_completed(futures):
+            name, trial = futures[future]
+            try:
+                yield name, trial, future.result()
+            except Exception as error:
+                raise RuntimeError(f"{name} failed in the trial {trial}: {error!r}") from error
+
+    def draw(self, name: str, records: list[Record]) -> Any:
+        """Begin to draw an experiment; the future returned has its rendered pictures."""
+        return self._pool.submit(render, name, records)
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _start(data: str) -> None:
+    """Prepare a worker."""
+    global _digits
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threadpool_limits(1)
+    _digits = Digits.read(data)
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()  # which may be killed
+    os._exit(1)
+
+
+def _run(name: str, trial: Trial) -> dict[str, Any]:
+    with np.errstate(all="ignore"):  # networks that diverge are part of the matter
+        return experiment(name).run(trial, _digits)
