@@ -226,3 +226,37 @@ class BatchNormBounds:
 
     def _sum(self, values):
         return channels_last(values.astype(np.float64)).sum(axis=0)
+
+
+class BatchRenormBounds:
+    """What rounding may do to the results of batch renorm, to first order.
+
+    The layer is BatchNorm with the scale weight · r and the shift bias + weight · d, whose
+    bounds BatchNormBounds has (twice over: steps=2). Both sides lose in r, relatively, what they
+    lose in the variance and a few roundings, (n + 8) eps, and in d, absolutely, the n eps M of
+    the mean, M = max(|x|, |running mean|), over the running deviation, and 8 eps of |d|. To clip
+    makes no error larger. So r brings the terms of the scale in once more, a factor of 2, and d
+    brings unit · (M / running std + |d|) times what it is multiplied by.
+    """
+
+    def __init__(self, layer, x, r, d):
+        count, mean, m2 = exact_statistics(x)
+        self.weight = np.ones(len(r)) if layer.weight is None else np.abs(layer.weight.data)
+        self.r, self.d = r, np.abs(d)
+        shift = self.weight * self.d
+        shift = shift if layer.bias is None else shift + np.abs(layer.bias.data)
+        largest = np.abs(layer.running_mean.astype(float))
+        vectors = mean, m2 / count, self.weight * r, shift
+        self.base = BatchNormBounds(x, *vectors, layer.eps, layer.running_var.dtype, 2, largest)
+        running_std = np.sqrt(layer.running_var.astype(float) + layer.eps)
+        self.d_off = self.base.unit * (self.base.largest / running_std + self.d)
+
+    def output(self):
+        return 2 * self.base.output() + self.base.along(self.weight * self.d_off)
+
+    def grad_input(self, grad):
+        return 2 * self.base.grad_input(grad)
+
+    def grad_weight(self, grad):
+        by_d = self.d * self.base.grad_bias(grad) + self.d_off * channels_last(np.abs(grad)).sum(0)
+        return 2 * self.r * self.base.grad_weight(grad) + by_d + self.base.quantum

@@ -44,6 +44,17 @@ def assert_refused(layer, good, bad, error, fragments):
         assert_same_bits(mine, theirs)
 
 
+def assert_same_pass(layer, twin, x, grad):
+    """Assert that both give the same bits, forward and backward, and end in the same state."""
+    assert_same_bits(layer(x), twin(x))
+    assert_same_bits(layer.backward(grad), twin.backward(grad))
+    for mine, its in zip(layer.parameters(), twin.parameters(), strict=True):
+        assert_same_bits(mine.grad, its.grad)
+    assert list(layer.state_dict()) == list(twin.state_dict())
+    for key, value in twin.state_dict().items():
+        assert_same_bits(layer.state_dict()[key], value, key)
+
+
 class LayerContract:
     """Give ``make()``, which returns a fresh float64 layer, and the ``shape`` of its inputs."""
 

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from functools import partial
 from itertools import pairwise
 
 import hypothesis.strategies as st
@@ -57,6 +58,9 @@ def options(draw, kind):
         "bias": st.booleans(),
         "dtype": dtypes | st.sampled_from([np.float64, np.dtype("float16")]),
     }
+    ghosts = {**norm, "ghost_size": integers()}
+    renorm = {name: value for name, value in norm.items() if name != "track_running_stats"}
+    renorm |= {"r_max": st.sampled_from([1, 2.5]), "d_max": st.sampled_from([0, np.float64(0.5)])}
     pool = {"kernel_size": sides, "stride": st.none() | sides}
     pool |= {"padding": st.just(0), "ceil_mode": st.booleans()}
     every = {
@@ -90,6 +94,8 @@ def options(draw, kind):
         "Dropout": {"p": st.floats(0, 1) | st.builds(np.float64, st.floats(0, 1))},
         "Flatten": {"start_dim": integers(0), "end_dim": st.integers(-3, -1)},
         **dict.fromkeys(["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"], norm),
+        **dict.fromkeys(["GhostBatchNorm1d", "GhostBatchNorm2d"], ghosts),
+        **dict.fromkeys(["BatchRenorm1d", "BatchRenorm2d"], renorm),
         **{name: {} for name in ("Identity", "ReLU", "Sigmoid")},
     }
     assert every.keys() == TYPES.keys()
@@ -97,6 +103,7 @@ def options(draw, kind):
     left_out = draw(st.sets(st.sampled_from(sorted(drawn)))) if drawn else set()
     needed = {"num_features", "in_features", "out_features"}
     needed |= {"in_channels", "out_channels", "kernel_size", "output_size"}
+    needed |= {"ghost_size", "r_max", "d_max"}
     return {name: value for name, value in drawn.items() if name in needed or name not in left_out}
 
 
@@ -157,9 +164,12 @@ def runnable(draw):
     """Draw a network of images, and one of theirs."""
     dtype, channels = draw(dtypes), draw(st.sampled_from([2, 4]))
     outputs = 2 * draw(sizes)
+    kinds = BatchNorm2d, partial(npbn.GhostBatchNorm2d, ghost_size=2)
+    kinds = *kinds, partial(npbn.BatchRenorm2d, r_max=3.0, d_max=5.0)
+    kind = draw(st.sampled_from(kinds))
     images = Sequential(
         Conv2d(channels, outputs, draw(sides), 1, draw(sides | st.just("same")), dtype=dtype),
-        BatchNorm2d(outputs, draw(st.sampled_from([1e-5, 0.1])), affine=draw(st.booleans())),
+        kind(outputs, eps=draw(st.sampled_from([1e-5, 0.1])), affine=draw(st.booleans())),
         draw(st.sampled_from([ReLU, Sigmoid, Identity]))(),
         draw(st.sampled_from([MaxPool2d(2), npbn.AvgPool2d(2, ceil_mode=True)])),
         npbn.AdaptiveAvgPool2d((2, 1)),
@@ -267,6 +277,8 @@ def test_what_a_description_cannot_say_is_refused(case):
 
 LINEAR = {"type": "Linear", "in_features": 2, "out_features": 3}
 NORM = {"type": "BatchNorm1d", "num_features": 2}
+GHOSTS = {"type": "GhostBatchNorm1d", "num_features": 2, "ghost_size": 2}
+RENORM = {"type": "BatchRenorm2d", "num_features": 2, "r_max": 3.0, "d_max": 5.0}
 CONV = {"type": "Conv2d", "in_channels": 2, "out_channels": 4, "kernel_size": 3}
 
 WRONG = [
@@ -306,6 +318,12 @@ WRONG = [
     ({**NORM, "eps": None}, "eps as float"),
     ({**NORM, "eps": 1}, None),
     ({**NORM, "momentum": None}, None),
+    ({**GHOSTS, "ghost_size": 2.0}, "ghost_size as int, got 2.0"),
+    ({**GHOSTS, "ghost_size": 0}, "ghost_size >= 1, got 0"),
+    ({**RENORM, "r_max": 3}, None),
+    ({**RENORM, "r_max": "3"}, "r_max as float"),
+    ({**RENORM, "d_max": -1}, "d_max >= 0"),
+    ({**RENORM, "track_running_stats": False}, "no 'track_running_stats'"),
     ({**NORM, "momentum": "none"}, "momentum as float | None"),
     ({**NORM, "momentum": False}, "momentum as float | None"),
     ({**NORM, "affine": "no"}, "affine as bool"),

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import pickle
+from functools import partial
 
 import hypothesis.strategies as st
 import numpy as np
@@ -52,12 +53,20 @@ def fill(net, rng):
     return net
 
 
+GHOSTS, LIMITS = {"ghost_size": 2}, {"r_max": 3.0, "d_max": 5.0}
+VARIANTS = {  # that evaluate as BatchNorm does
+    BatchNorm1d: [partial(npbn.GhostBatchNorm1d, **GHOSTS), partial(npbn.BatchRenorm1d, **LIMITS)],
+    BatchNorm2d: [partial(npbn.GhostBatchNorm2d, **GHOSTS), partial(npbn.BatchRenorm2d, **LIMITS)],
+}
+
+
 @st.composite
 def norms(draw, kind, channels, least=0):
     """Draw BatchNorms in a row, with Identity and Dropout anywhere among them."""
-    layers = []
+    layers, kinds = [], [kind, *VARIANTS[kind]]
     for _ in range(draw(st.integers(least, 2))):
         options = {name: draw(st.booleans()) for name in ("affine", "bias")}
+        kind = draw(st.sampled_from(kinds))
         layers.append(kind(channels, eps=draw(st.sampled_from([1e-5, 1e-2])), **options))
         layers += draw(st.sampled_from([[], [Identity()], [Dropout(0.5)]]))
     return draw(st.sampled_from([[], [Dropout(0.3)]])) + layers

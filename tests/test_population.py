@@ -72,6 +72,16 @@ NETWORKS = {
         (4,),
     ),
 }
+VARIANTS = {
+    "variants": (
+        lambda dtype: Sequential(
+            npbn.GhostBatchNorm1d(4, 2, dtype=dtype),
+            Linear(4, 3, dtype=dtype),
+            npbn.BatchRenorm1d(3, 3.0, 5.0, dtype=dtype),
+        ),
+        (4,),
+    ),
+}
 
 
 # -- the population -------------------------------------------------------------------------
@@ -125,7 +135,7 @@ def expected_statistics(net, x, batches):
             off += 4 * unit * isinstance(layer, Sigmoid)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", [*NETWORKS, *VARIANTS])
 @given(
     rng=rngs(),
     dtype=st.sampled_from([np.float32, np.float64]),
@@ -136,7 +146,7 @@ def expected_statistics(net, x, batches):
 def test_the_statistics_are_the_populations_whatever_the_batches(
     network, rng, dtype, count, batch_size, form
 ):
-    make, shape = NETWORKS[network]
+    make, shape = {**NETWORKS, **VARIANTS}[network]
     net = fill(make(dtype), rng)
     x = rng.normal(1, 2, (count, *shape)).astype(dtype)
     order = rng.permutation(count)
@@ -289,6 +299,16 @@ def test_averaged_a_norm_that_occurs_twice_is_torchs():
     for key, value in model.state_dict().items():
         assert_within(net.state_dict()[key], value.numpy(), 1e-12, key)
     assert norm.num_batches_tracked == 6
+
+
+def test_averaged_each_ghost_is_a_batch():
+    rng, data = np.random.default_rng(0), np.random.default_rng(1).normal(size=(3, 7, 2))
+    ghosts, norm = npbn.GhostBatchNorm1d(2, 3, dtype=np.float64), BatchNorm1d(2, dtype=np.float64)
+    update_batch_norm(fill(ghosts, rng), data, average_batches=True)
+    parts = [part for x in data for part in (x[:4], x[4:])]
+    update_batch_norm(fill(norm, rng), parts, average_batches=True)
+    for name in STATISTICS:
+        assert_same_bits(getattr(ghosts, name), getattr(norm, name), name)
 
 
 # -- nothing else changes -------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 from npbn.layers.activation import ReLU, Sigmoid
 from npbn.layers.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from npbn.layers.batch_renorm import BatchRenorm1d, BatchRenorm2d
 from npbn.layers.container import Sequential
 from npbn.layers.convolution import Conv2d
 from npbn.layers.dropout import Dropout
+from npbn.layers.ghost_batch_norm import GhostBatchNorm1d, GhostBatchNorm2d
 from npbn.layers.linear import Linear
 from npbn.layers.loss import CrossEntropyLoss, MSELoss
 from npbn.layers.module import Module
@@ -18,10 +20,14 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "BatchRenorm1d",
+    "BatchRenorm2d",
     "Conv2d",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
+    "GhostBatchNorm1d",
+    "GhostBatchNorm2d",
     "Identity",
     "Linear",
     "MSELoss",

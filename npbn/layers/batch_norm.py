@@ -11,7 +11,6 @@ from npbn.functional.batch_norm import (
     batch_norm_forward,
     updated_running_statistics,
 )
-from npbn.functional.batch_norm_exact import BatchNormCache
 from npbn.functional.checks import check_batch_norm, float_dtype
 from npbn.functional.statistics import BatchStatistics
 from npbn.layers.module import Module
@@ -19,7 +18,7 @@ from npbn.layers.parameter import Parameter
 
 
 class BatchNorm(Module):
-    """Everything but the shapes of input that a variant takes: the base of the three below."""
+    """Everything but the shapes of input that a variant takes: the base of all variants."""
 
     input_shapes: ClassVar[dict[int, str]]  # by rank, for checks and messages
 
@@ -68,7 +67,7 @@ class BatchNorm(Module):
         if self.bias is not None:
             self.bias.data[...] = 0
 
-    def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, BatchNormCache]:
+    def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, Any]:
         x = np.asarray(x)
         training = self.training and not predict
         by_batch = training or (self.running_mean is None and self.running_var is None)
@@ -86,8 +85,16 @@ class BatchNorm(Module):
             "bias": None if self.bias is None else self.bias.data,
         }
         check_batch_norm(who, x, self.num_features, vectors, by_batch, self.eps)
-        y, cache = batch_norm_forward(x, **vectors, training=by_batch, eps=self.eps)
-        if training and self.track_running_stats:
+        if training:
+            return self._apply_in_training(x, vectors["weight"], vectors["bias"])
+        return batch_norm_forward(x, **vectors, training=by_batch, eps=self.eps)
+
+    def _apply_in_training(
+        self, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None
+    ) -> tuple[np.ndarray, Any]:
+        """Return output and cache of a batch that has been checked, and track its statistics."""
+        y, cache = batch_norm_forward(x, None, None, weight, bias, training=True, eps=self.eps)
+        if self.track_running_stats:
             self._track(cache.statistics)
         return y, cache
 
@@ -101,13 +108,20 @@ class BatchNorm(Module):
                 self.running_mean, self.running_var, statistics, momentum
             )
 
+    @np.errstate(all="ignore")
     def _backward(self, grad_output: np.ndarray, cache: Any, input_grad: bool) -> np.ndarray | None:
-        grad_input, grad_weight, grad_bias = batch_norm_backward(grad_output, cache, input_grad)
+        grad_input, grad_weight, grad_bias = self._gradients(grad_output, cache, input_grad)
         if self.weight is not None:
-            self.weight.accumulate(grad_weight)
+            self.weight.accumulate(grad_weight.astype(self.weight.dtype, copy=False))
         if self.bias is not None:
             self.bias.accumulate(grad_bias.astype(self.bias.dtype, copy=False))
         return grad_input
+
+    def _gradients(
+        self, grad_output: np.ndarray, cache: Any, input_grad: bool
+    ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+        """Return the gradients of input, weight and bias."""
+        return batch_norm_backward(grad_output, cache, input_grad)
 
     def extra_repr(self) -> str:
         """Return the arguments, as torch prints them."""
