@@ -9,4 +9,12 @@ stands in one. Each takes its idea from a paper, runs it with several seeds and 
 the paper claims was seen.
 """
 
-EXPERIMENTS = ("sensitivity",)
+EXPERIMENTS = (
+    "sensitivity",
+    "first_paper",
+    "depth",
+    "landscape",
+    "train_and_eval",
+    "large_batches",
+    "placement",
+)

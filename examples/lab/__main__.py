@@ -22,7 +22,7 @@ import numpy as np
 import npbn
 from npbn.errors import NpbnError
 
-INSTALL = "pip install -e '.[examples]'"
+INSTALL = "pip install -e '.[lab]'"
 
 try:
     from tqdm import tqdm

@@ -23,10 +23,10 @@ STYLE = {
     "figure.figsize": (WIDTH, 3.4),
     "figure.dpi": 200,
     "figure.constrained_layout.use": True,
-    "font.size": 9,
+    "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 9,
+    "axes.titlesize": 10,
     "legend.frameon": False,
 }
 _DARK = "#e4e4e4"  # text on the page's dark background

@@ -8,14 +8,18 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from npbn.data import MNIST
+from npbn.errors import DataError
 
 Budget = Literal["quick", "default", "full"]
 Trial = dict[str, Any]  # plain values, a seed among them: what one run of a network depends on
 Record = dict[str, Any]  # a trial and its result in one
 
 
+CLASSES = 10
+
+
 class Digits(NamedTuple):
-    """The images of a data set, (N, 784) in [0, 1], and their labels, (N,)."""
+    """The images of a data set, (N, pixels) in [0, 1], and their labels, (N,)."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -24,8 +28,11 @@ class Digits(NamedTuple):
 
     @classmethod
     def read(cls, folder: str) -> "Digits":
-        """Read MNIST's files, or others in their format."""
+        """Read MNIST's files, or others of ten classes in their format."""
         train, test = MNIST(folder, train=True), MNIST(folder, train=False)
+        found = max(train.labels.max(), test.labels.max()) + 1
+        if found > CLASSES:
+            raise DataError(f"expected labels below {CLASSES}, got {found - 1} in {folder}")
         return cls(train.images, train.labels, test.images, test.labels)
 
 
@@ -38,10 +45,16 @@ class Picture(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether the claim was seen, and what was."""
+    """The parts of a claim with whether each was seen, and what was."""
 
-    outcome: Literal["supported", "not supported", "mixed"]
+    parts: dict[str, bool]
     seen: str
+
+    @property
+    def outcome(self) -> Literal["supported", "not supported", "mixed"]:
+        """Whether all parts hold, none, or some."""
+        held = self.parts.values()
+        return "supported" if all(held) else "mixed" if any(held) else "not supported"
 
 
 class Experiment(Protocol):
@@ -69,11 +82,6 @@ class Experiment(Protocol):
 
     def table(self, records: list[Record]) -> list[list[str]]:
         """Return the numbers behind the pictures: a row of titles, then the others."""
-
-
-def outcome(held: Sequence[bool]) -> str:
-    """Return the outcome of a claim in several parts."""
-    return "supported" if all(held) else "mixed" if any(held) else "not supported"
 
 
 def spread(values: Sequence[float], form: str = "{:.3g}") -> str:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 import npbn
-from examples.lab.experiment import Digits
-
-CLASSES = 10
+from examples.lab.experiment import CLASSES, Digits
+from npbn.errors import DataError
 
 
 def mlp(
-    widths: list[int],
+    digits: Digits,
+    hidden: list[int],
     norm: Callable[[int], npbn.Module] | None,
     rng: np.random.Generator,
     *,
@@ -23,8 +23,10 @@ def mlp(
 
     Parameters
     ----------
-    widths : list of int
-        Of the input, of the hidden layers, of the output.
+    digits : Digits
+        What the network is for: an input for every pixel, an output for every class.
+    hidden : list of int
+        Widths of the hidden layers.
     norm : callable or None
         Makes the layer that normalises so many features; the Linear before it has no bias then.
     rng : numpy.random.Generator
@@ -33,13 +35,13 @@ def mlp(
         Takes a weight matrix, (out, in), to be overwritten, and `rng`; biases are 0 then. By
         default the weights are Linear's own, which are torch's.
     """
-    net = npbn.Sequential()
-    for fan_in, fan_out in itertools.pairwise(widths[:-1]):
+    net, widths = npbn.Sequential(), [digits.train_images.shape[1], *hidden]
+    for fan_in, fan_out in itertools.pairwise(widths):
         net.append(npbn.Linear(fan_in, fan_out, bias=norm is None, rng=rng))
         if norm is not None:
             net.append(norm(fan_out))
         net.append(activation())
-    net.append(npbn.Linear(*widths[-2:], rng=rng))
+    net.append(npbn.Linear(widths[-1], CLASSES, rng=rng))
     if init is not None:
         for layer in net:
             if isinstance(layer, npbn.Linear):
@@ -67,6 +69,10 @@ def batches(
     digits: Digits, batch_size: int, steps: int, rng: np.random.Generator
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield `steps` batches of training images, shuffled anew for every pass over them."""
+    if len(digits.train_labels) < batch_size:
+        raise DataError(
+            f"expected at least {batch_size} training images, got {len(digits.train_labels)}"
+        )
     done = 0
     while done < steps:
         order = rng.permutation(len(digits.train_labels))
@@ -87,19 +93,21 @@ def train(
     *,
     batch_size: int = 64,
     after_step: Callable[[int], None] = lambda step: None,
-) -> bool:
-    """Train by SGD; return whether the loss stayed finite (training stops where it does not).
+) -> np.ndarray:
+    """Train by SGD until a loss is not finite; return the losses.
 
     `after_step` is called with the number of steps done, 0 before the first.
     """
     criterion, optimizer = npbn.CrossEntropyLoss(), npbn.SGD(net.parameters(), lr=lr)
+    losses: list[float] = []
     after_step(0)
     for step, (x, target) in enumerate(batches(digits, batch_size, steps, rng), start=1):
         loss, _ = npbn.train_step(net, x, target, criterion, optimizer)
+        losses.append(loss)
         if not np.isfinite(loss):
-            return False
+            break
         after_step(step)
-    return True
+    return np.array(losses)
 
 
 def accuracy(net: npbn.Module, digits: Digits) -> float:

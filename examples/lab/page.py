@@ -29,6 +29,11 @@ def write(path: Path, found: dict[str, tuple[Results, list[Rendered]]], budget: 
 
 def _section(name: str, results: Results, pictures: list[Rendered], badge: str, budget: str) -> str:
     about, records = experiment(name), results.records
+    verdict = about.verdict(records)
+    parts = "".join(
+        f'<li class="{"yes" if held else "no"}">{escape(part)}: {"seen" if held else "not seen"}'
+        for part, held in verdict.parts.items()
+    )
     _, *idea = about.__doc__.strip().split("\n\n")
     command = f"python -m examples.lab {name}" + ("" if budget == "default" else f" --{budget}")
     made_with = ", ".join(f"{key} {value}" for key, value in results.made_with.items())
@@ -38,7 +43,8 @@ def _section(name: str, results: Results, pictures: list[Rendered], badge: str, 
 <p class="question">{escape(about.QUESTION)}</p>
 <p><b>Claim.</b> {escape(_sentence(about.CLAIM))} <cite>{escape(about.SOURCE)}.</cite></p>
 <div class="pictures">{"".join(map(_picture, pictures))}</div>
-<p class="verdict">{badge} {escape(_sentence(about.verdict(records).seen))}</p>
+<div class="verdict">{badge} {escape(_sentence(verdict.seen))}
+<ul>{parts}</ul></div>
 <details><summary>The idea</summary>{"".join(f"<p>{escape(part)}</p>" for part in idea)}</details>
 <details><summary>The numbers</summary><div class="scroll">{_table(about.table(records))}</div>
 </details>

@@ -1,0 +1,144 @@
+"""The laboratory as its users run it: the command line, interruptions, and errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from examples.lab import EXPERIMENTS, sensitivity
+from examples.lab.__main__ import main
+from npbn.data import MNIST, write_idx
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "examples.lab"]
+TRIALS = 6 * 5 * 2 * 2
+
+
+@pytest.fixture(scope="module")
+def few_digits(tmp_path_factory):
+    """Write a data set of 80 and 50 digits."""
+    folder, source = tmp_path_factory.mktemp("digits"), ROOT / "examples" / "data" / "mnist-5k"
+    for half, count in (("train", 80), ("t10k", 50)):
+        digits = MNIST(source, half == "train", flatten=False)
+        images, labels = (digits.images[:count] * 255).round().astype("uint8"), digits.labels
+        write_idx(folder / f"{half}-images-idx3-ubyte", images)
+        write_idx(folder / f"{half}-labels-idx1-ubyte", labels[:count].astype("uint8"))
+    return folder
+
+
+def quick(out, data, *words):
+    """Run one experiment, with two steps in place of a hundred."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sensitivity.BUDGETS, "quick", (1, 2, 2))
+        return main(["sensitivity", "--quick", "--out", str(out), "--data", str(data), *words])
+
+
+@pytest.fixture(scope="module")
+def whole(few_digits, tmp_path_factory):
+    """Return the folder of a run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert quick(folder, few_digits) == 0
+    return folder
+
+
+def test_an_experiment_leaves_results_pictures_and_a_page(whole):
+    assert sorted(path.name for path in whole.iterdir()) == [
+        "index.html",
+        "sensitivity.json",
+        "sensitivity_map_with.png",
+        "sensitivity_map_without.png",
+    ]
+
+
+def test_half_a_run_and_the_other_half_give_what_a_whole_one_gives(
+    whole, few_digits, tmp_path, capsys
+):
+    lines = (whole / "sensitivity.json").read_text().splitlines()
+    kept = lines[: 2 + TRIALS // 3]
+    kept[-1] = kept[-1].rstrip(",")
+    (tmp_path / "sensitivity.json").write_text("\n".join([*kept, "]}"]))
+    assert quick(tmp_path, few_digits) == 0
+    shown = capsys.readouterr().out
+    assert f"{TRIALS // 3} of {TRIALS} trials are there already" in shown
+    assert f"{sensitivity.SOURCE}: {sensitivity.CLAIM}. Seen: " in shown
+    for path in whole.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_half_written_file_is_told_of_moved_aside_and_made_again(few_digits, tmp_path, capsys):
+    (tmp_path / "sensitivity.json").write_text('{"made_with": {"bud')
+    assert quick(tmp_path, few_digits) == 0
+    told = capsys.readouterr().out.splitlines()[0]
+    assert told == (
+        f"{tmp_path / 'sensitivity.json'} is damaged: moved aside, to sensitivity.json.old1, "
+        "and run again"
+    )
+    assert (tmp_path / "sensitivity.json.old1").read_text() == '{"made_with": {"bud'
+    assert len(json.loads((tmp_path / "sensitivity.json").read_text())["results"]) == TRIALS
+
+
+def test_an_unknown_experiment_is_refused_with_those_there_are(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["sensitivty", "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    told = capsys.readouterr().err
+    assert "sensitivty" in told
+    assert all(name in told for name in EXPERIMENTS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_shows_before_the_work(tmp_path, few_digits, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert quick(tmp_path / "file", few_digits) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("lab: error: ")
+    assert str(tmp_path / "file") in told
+    assert told.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_missing_data_are_told_of_in_one_line(tmp_path, capsys):
+    assert quick(tmp_path / "out", tmp_path / "nowhere") == 2
+    told = capsys.readouterr().err
+    assert str(tmp_path / "nowhere") in told
+    assert told.count("\n") == 1
+
+
+def test_a_data_set_smaller_than_a_batch_is_told_of(tmp_path, few_digits, capsys):
+    digits = tmp_path / "digits"
+    digits.mkdir()
+    for path in few_digits.iterdir():
+        (digits / path.name).write_bytes(path.read_bytes())
+    small = MNIST(digits, flatten=False)
+    write_idx(digits / "train-images-idx3-ubyte", (small.images[:20] * 255).astype("uint8"))
+    write_idx(digits / "train-labels-idx1-ubyte", small.labels[:20].astype("uint8"))
+    assert quick(tmp_path / "out", digits) == 2
+    assert "expected at least 64 training images, got 20" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no signals between processes")
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_it_keeps_what_is_done_and_leaves_no_process(kind, few_digits, tmp_path):
+    # As many steps as --quick takes: the run is ended long before.
+    command = [*COMMAND, "--quick", "sensitivity", "--out", str(tmp_path), "--data", few_digits]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    path, deadline = tmp_path / "sensitivity.json", time.monotonic() + 60
+    while not path.exists() or '"trial"' not in path.read_text():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(kind)
+    # The pipes are open as long as any of its processes lives.
+    _, told = process.communicate(timeout=60)
+    if kind == signal.SIGINT:
+        assert process.returncode == 130
+        assert told == "lab: interrupted; the same command goes on from here\n"
+    done = json.loads(path.read_text())["results"]
+    assert 0 < len(done) < TRIALS
