@@ -10,7 +10,7 @@ from hypothesis import settings
 pytest.register_assert_rewrite("helpers", "layer_contract", "roads")
 
 # HYPOTHESIS_PROFILE=nightly pytest ...
-for profile, max_examples in {"dev": 10, "ci": 100, "nightly": 4000}.items():
+for profile, max_examples in {"dev": 5, "ci": 100, "nightly": 4000}.items():
     settings.register_profile(profile, max_examples=max_examples, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly":

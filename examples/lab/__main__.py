@@ -10,6 +10,7 @@ and for each experiment its results as JSON and its pictures.
 """
 
 import argparse
+import shlex
 import sys
 import zlib
 from collections.abc import Iterator
@@ -113,7 +114,9 @@ def run(options: argparse.Namespace) -> None:
             path = options.out / f"{name}_{picture.name}.png"
             path.write_bytes(picture.light)
     in_order = {name: (results[name], pictures[name]) for name in EXPERIMENTS if name in pictures}
-    page.write(options.out / "index.html", in_order, options.budget)
+    flags = [] if options.budget == "default" else [f"--{options.budget}"]
+    flags += [] if options.data == EMBEDDED else ["--data", str(options.data)]
+    page.write(options.out / "index.html", in_order, shlex.join(flags))
     print(f"\nwritten to {options.out}: index.html, and results and pictures of each experiment")
 
 

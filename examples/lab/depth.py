@@ -179,7 +179,7 @@ def verdict(records: list[Record]) -> Verdict:
         )
         for norm, signal in itertools.product(KINDS, ("spread", "gradient"))
     }
-    deep = f"{deepest} layers at the start"
+    deep = f"{deepest} layers at the start, both initialisations"
     parts = {
         "without BatchNorm the deepest net needs smaller learning rates than the shallowest":
             np.all(rates[False][..., -1] < rates[False][..., 0]),
@@ -187,9 +187,9 @@ def verdict(records: list[Record]) -> Verdict:
             np.all(rates[True] > rates[False]),
         f"without it activations change their size, {deep}":
             np.all(ratios[False, "spread"] >= UNEVEN),
-        f"without it gradients do, {deep}": np.all(ratios[False, "gradient"] >= UNEVEN),
+        f"without it gradients change theirs, {deep}": np.all(ratios[False, "gradient"] >= UNEVEN),
         f"with it activations keep their size, {deep}": np.all(ratios[True, "spread"] < UNEVEN),
-        f"with it gradients do, {deep}": np.all(ratios[True, "gradient"] < UNEVEN),
+        f"with it gradients keep theirs, {deep}": np.all(ratios[True, "gradient"] < UNEVEN),
     }  # fmt: skip
     more = np.mean(rates[True] > rates[False])
     by_init = "; ".join(
@@ -220,11 +220,16 @@ def told_sizes(records: list[Record], init: str, when: str) -> str:
     deepest, parts = axis(records, "depth")[-1], []
     for signal, plural in (("spread", "activations"), ("gradient", "gradients")):
         ratios = (
-            f"{np.median(unevenness(records, norm, init, signal, deepest, when)):.2g}-fold {name}"
+            f"{fold(np.median(unevenness(records, norm, init, signal, deepest, when)))} {name}"
             for norm, (name, _) in KINDS.items()
         )
         parts.append(f"{plural} differ {', '.join(ratios)}")
     return ", ".join(parts)
+
+
+def fold(ratio: float) -> str:
+    """Return a ratio in words."""
+    return f"{ratio:.2g}-fold" if ratio < 100 else f"{float(f'{ratio:.2g}'):,.0f}-fold"
 
 
 def table(records: list[Record]) -> list[list[str]]:

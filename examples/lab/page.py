@@ -13,21 +13,24 @@ TEMPLATE = Path(__file__).with_name("page.html")
 CLASS = {"supported": "yes", "not supported": "no", "mixed": "mixed"}
 
 
-def write(path: Path, found: dict[str, tuple[Results, list[Rendered]]], budget: str) -> None:
-    """Write the page of these experiments, given with their results and pictures."""
+def write(path: Path, found: dict[str, tuple[Results, list[Rendered]]], flags: str) -> None:
+    """Write the page of these experiments, given with their results and pictures.
+
+    `flags` is what stood on the command line besides the names of experiments.
+    """
     contents, sections = "", ""
     for name, (results, pictures) in found.items():
         about = experiment(name)
         verdict = about.verdict(results.records)
         badge = f'<span class="{CLASS[verdict.outcome]}">{verdict.outcome}</span>'
         contents += f'<li><a href="#{name}">{escape(about.TITLE)}</a>: {badge}</li>'
-        sections += _section(name, results, pictures, badge, budget)
+        sections += _section(name, results, pictures, badge, flags)
     page = TEMPLATE.read_text(encoding="utf-8")
     page = page.replace("<!--CONTENTS-->", contents).replace("<!--SECTIONS-->", sections)
     replace(str(path), lambda temporary: Path(temporary).write_text(page, encoding="utf-8"))
 
 
-def _section(name: str, results: Results, pictures: list[Rendered], badge: str, budget: str) -> str:
+def _section(name: str, results: Results, pictures: list[Rendered], badge: str, flags: str) -> str:
     about, records = experiment(name), results.records
     verdict = about.verdict(records)
     parts = "".join(
@@ -35,7 +38,7 @@ def _section(name: str, results: Results, pictures: list[Rendered], badge: str, 
         for part, held in verdict.parts.items()
     )
     _, *idea = about.__doc__.strip().split("\n\n")
-    command = f"python -m examples.lab {name}" + ("" if budget == "default" else f" --{budget}")
+    command = " ".join(["python -m examples.lab", name, flags]).strip()
     made_with = ", ".join(f"{key} {value}" for key, value in results.made_with.items())
     return f"""
 <section id="{name}">

@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from examples.lab import EXPERIMENTS, sensitivity
 from examples.lab.__main__ import main
 from npbn.data import MNIST, write_idx
 
 ROOT = Path(__file__).parents[2]
+THOROUGH = settings.default.max_examples >= 100
 COMMAND = [sys.executable, "-m", "examples.lab"]
 TRIALS = 6 * 5 * 2 * 2
 
@@ -70,6 +72,7 @@ def test_half_a_run_and_the_other_half_give_what_a_whole_one_gives(
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.skipif(not THOROUGH, reason="a run of its own; test_lab_results has the file alone")
 def test_a_half_written_file_is_told_of_moved_aside_and_made_again(few_digits, tmp_path, capsys):
     (tmp_path / "sensitivity.json").write_text('{"made_with": {"bud')
     assert quick(tmp_path, few_digits) == 0
@@ -122,7 +125,7 @@ def test_a_data_set_smaller_than_a_batch_is_told_of(tmp_path, few_digits, capsys
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no signals between processes")
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("kind", [signal.SIGINT, *([signal.SIGKILL] if THOROUGH else [])])
 def test_interrupted_it_keeps_what_is_done_and_leaves_no_process(kind, few_digits, tmp_path):
     # As many steps as --quick takes: the run is ended long before.
     command = [*COMMAND, "--quick", "sensitivity", "--out", str(tmp_path), "--data", few_digits]

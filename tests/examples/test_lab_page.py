@@ -59,7 +59,7 @@ def one_experiment(tmp_path_factory):
     results = Results(path.with_name("x.json"), {"data": "<none> & nothing"}, trials)
     for trial in trials:
         results.add(trial, made_up(trial))
-    page.write(path, {"sensitivity": (results, render("sensitivity", results.records))}, "quick")
+    page.write(path, {"sensitivity": (results, render("sensitivity", results.records))}, "--quick")
     return path
 
 

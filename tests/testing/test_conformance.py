@@ -29,7 +29,7 @@ from npbn.testing.mutants import MUTANTS, TextbookBatchNorm
 from npbn.testing.report import snippet
 from npbn.testing.torch_adapter import torch_implementation
 
-EXAMPLES = {"ci": 10, "nightly": 1000}.get(os.environ.get("HYPOTHESIS_PROFILE", "dev"), 3)
+EXAMPLES = {"ci": 10, "nightly": 1000}.get(os.environ.get("HYPOTHESIS_PROFILE", "dev"), 2)
 LAYERS = [npbn.BatchNorm1d, npbn.BatchNorm2d, npbn.BatchNorm3d]
 
 
