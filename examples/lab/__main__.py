@@ -21,6 +21,7 @@ from time import monotonic
 import numpy as np
 
 import npbn
+from npbn.checkpoint.atomic import replace
 from npbn.errors import NpbnError
 
 INSTALL = "pip install -e '.[lab]'"
@@ -28,7 +29,7 @@ INSTALL = "pip install -e '.[lab]'"
 try:
     from tqdm import tqdm
 
-    from examples.lab import EXPERIMENTS, page
+    from examples.lab import EXPERIMENTS, networks, page
     from examples.lab.experiment import Digits, experiment
     from examples.lab.results import Results
     from examples.lab.workers import Workers
@@ -66,7 +67,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         scale.add_argument(
             f"--{budget}", dest="budget", action="store_const", const=budget, help=help
         )
-    add("--out", type=Path, default=Path("runs/lab"), metavar="DIR", help="for results")
+    add("--out", type=Path, metavar="DIR", help="for results; runs/lab/BUDGET by default")
     add("--data", type=Path, default=EMBEDDED, metavar="DIR", help="folder of MNIST-format files")
     parser.set_defaults(budget="default")
     options = parser.parse_args(arguments)
@@ -74,23 +75,24 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if unknown:
         parser.error(f"no experiment {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}")
     options.experiments = options.experiments or list(EXPERIMENTS)
+    options.out = options.out or Path("runs/lab") / options.budget
     return options
 
 
 def run(options: argparse.Namespace) -> None:
     """Run what is missing, draw, and write the page."""
     options.out.mkdir(parents=True, exist_ok=True)
-    made_with = {
-        "budget": options.budget,
-        "data": fingerprint(Digits.read(options.data)),
-        "npbn": npbn.__version__,
-    }
-    results = {
-        name: Results(
-            options.out / f"{name}.json", made_with, experiment(name).trials(options.budget)
-        )
-        for name in EXPERIMENTS
-    }
+    data = fingerprint(Digits.read(options.data))
+    results = {}
+    for name in EXPERIMENTS:
+        made_with = {
+            "budget": options.budget,
+            "data": data,
+            "npbn": npbn.__version__,
+            "code": code(name),
+        }
+        trials = experiment(name).trials(options.budget)
+        results[name] = Results(options.out / f"{name}.json", made_with, trials)
     asked = {name: results[name] for name in options.experiments}
     for name, found in asked.items():
         if aside := found.clear_the_way():
@@ -105,14 +107,18 @@ def run(options: argparse.Namespace) -> None:
             tell(name, results[name])
             drawings[name] = workers.draw(name, results[name].records)
         for name, found in results.items():  # those that earlier runs have left
-            if name not in drawings and not found.obstacle and not found.missing:
+            if name in drawings:
+                continue
+            if found.obstacle:
+                print(f"left out of the page: {found.path} {found.obstacle}")
+            elif not found.missing:
                 drawings[name] = workers.draw(name, found.records)
         pictures = {name: drawing.result() for name, drawing in drawings.items()}
 
     for name, drawn in pictures.items():
         for picture in drawn:
             path = options.out / f"{name}_{picture.name}.png"
-            path.write_bytes(picture.light)
+            replace(str(path), lambda name, data=picture.light: Path(name).write_bytes(data))
     in_order = {name: (results[name], pictures[name]) for name in EXPERIMENTS if name in pictures}
     flags = [] if options.budget == "default" else [f"--{options.budget}"]
     flags += [] if options.data == EMBEDDED else ["--data", str(options.data)]
@@ -151,11 +157,24 @@ def finished(asked: dict[str, Results], workers: Workers) -> Iterator[str]:
 
 def tell(name: str, found: Results) -> None:
     """Print the verdict."""
-    about, verdict = experiment(name), experiment(name).verdict(found.records)
+    about = experiment(name)
+    try:
+        verdict = about.verdict(found.records)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise RuntimeError(
+            f"{found.path} has results that {name} cannot read ({error!r}); move it away to run "
+            "the experiment again"
+        ) from error
     tqdm.write(
         f"\n{about.TITLE}. {about.SOURCE}: {about.CLAIM}. Seen: {verdict.seen}. "
         f"{verdict.outcome.capitalize()}."
     )
+
+
+def code(name: str) -> str:
+    """Return what tells the code of an experiment from an earlier one."""
+    files = (Path(networks.__file__), Path(experiment(name).__file__))
+    return f"{zlib.crc32(b''.join(file.read_bytes() for file in files)):08x}"
 
 
 def fingerprint(digits: Digits) -> str:

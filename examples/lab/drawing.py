@@ -75,6 +75,9 @@ def median_and_spread(
     """
     values = np.array(values, float)
     with np.errstate(all="ignore"):
+        if not np.isfinite(values).all(axis=0).any():  # an axis cannot be scaled to nothing
+            ax.plot([], [], color=color, label=label, lw=1.5)
+            return
         ax.plot(x, np.median(values, axis=0), color=color, label=label, lw=1.5)
         ax.fill_between(
             x, values.min(axis=0), values.max(axis=0), color=color, alpha=0.25, linewidth=0

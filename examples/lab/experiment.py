@@ -33,6 +33,9 @@ class Digits(NamedTuple):
         found = max(train.labels.max(), test.labels.max()) + 1
         if found > CLASSES:
             raise DataError(f"expected labels below {CLASSES}, got {found - 1} in {folder}")
+        pixels = [half.images.shape[1] for half in (train, test)]
+        if pixels[0] != pixels[1]:
+            raise DataError(f"expected images of one size, got {pixels} pixels in {folder}")
         return cls(train.images, train.labels, test.images, test.labels)
 
 

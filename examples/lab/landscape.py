@@ -12,7 +12,8 @@ noise. At regular steps it stops, and from where it is the loss and the gradient
 looked at along the gradient, as far as half a step to four steps of training. "Effective
 smoothness" is the largest ratio of the change of the gradient to the distance. The movement of
 the distributions is how far mean and standard deviation of each unit, over a fixed set of images,
-move in one step, as a multiple of the layer's standard deviation.
+move in one step, as a multiple of the layer's standard deviation. (With BatchNorm that is little
+by construction: on any batch, mean and deviation are its shift and scale.)
 """
 
 import copy
@@ -24,7 +25,16 @@ from matplotlib import pyplot as plt
 
 import npbn
 from examples.lab.drawing import GREEN, WIDTH, WITH, WITHOUT, median_and_spread
-from examples.lab.experiment import Budget, Digits, Picture, Record, Trial, Verdict, spread
+from examples.lab.experiment import (
+    CLASSES,
+    Budget,
+    Digits,
+    Picture,
+    Record,
+    Trial,
+    Verdict,
+    spread,
+)
 from examples.lab.networks import accuracy, he_normal, mlp, train
 
 TITLE = "The landscape of the loss"
@@ -47,10 +57,11 @@ KINDS["noisy"] = ("BatchNorm + noise", GREEN)
 MEASURES = {
     "loss": "range of the loss",
     "gradient": "change of the gradient",
-    "smoothness": "effective smoothness",
+    "smoothness": "effective smoothness (lower: smoother)",
     "movement": "movement in a step",
-    "accuracy": "test accuracy",
+    "accuracy": "test accuracy, mean over training",
 }
+AXES = {"smoothness": "effective smoothness\n(lower: smoother)", "accuracy": "test accuracy"}
 # Steps, how many from one look to the next, seeds.
 BUDGETS = {"quick": (60, 10, 2), "default": (300, 10, 5), "full": (2000, 20, 5)}
 
@@ -221,7 +232,7 @@ def draw(records: list[Record], names: tuple[str, ...]) -> plt.Figure:
             for kind, (label, color) in KINDS.items():
                 median_and_spread(ax, steps, series(records, kind, lr, name), color, label)
             ax.set_yscale("linear" if name == "accuracy" else "log")
-        row[0].set_ylabel(MEASURES[name])
+        row[0].set_ylabel(AXES.get(name, MEASURES[name]))
     for ax, lr in zip(rows[0], RATES, strict=True):
         ax.set_title(f"rate {lr:g}")
     rows[-1, len(RATES) // 2].set_xlabel("step of training")
@@ -247,7 +258,7 @@ def verdict(records: list[Record]) -> Verdict:
     rates = ", ".join(f"{lr:g}" for lr in RATES)
     return Verdict(
         {name: bool(np.all(held)) for name, held in parts.items()},
-        f"at learning rates {rates}, median over training: "
+        f"at learning rates {rates}, medians over training: "
         + "; ".join(f"{label}, {told(records, name)}" for name, label in MEASURES.items()),
     )
 
@@ -280,9 +291,9 @@ def series(records: list[Record], kind: str, lr: float, name: str) -> np.ndarray
 def typical(records: list[Record], kind: str, lr: float, name: str) -> np.ndarray:
     """Return the median over training, for each seed; of accuracy, the mean.
 
-    A network that has diverged counts as infinitely rough, and as right in no image.
+    A network that has diverged counts as infinitely rough, and as one that guesses.
     """
     values = series(records, kind, lr, name)
     if name == "accuracy":
-        return np.nan_to_num(values).mean(axis=1)
+        return np.nan_to_num(values, nan=1 / CLASSES).mean(axis=1)
     return np.median(np.where(np.isnan(values), np.inf, values), axis=1)

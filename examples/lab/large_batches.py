@@ -148,10 +148,11 @@ def pictures(records: list[Record]) -> list[Picture]:
     return [
         Picture(
             "accuracy",
-            f"Test accuracy against batch size, base learning rate {named}: with plain BatchNorm "
+            f"Test error against batch size, base learning rate {named}. With plain BatchNorm the "
+            f"accuracy is "
             f"{test[tiny]:.1f} % at batches of {tiny}, {test[GHOST]:.1f} % at {GHOST}, "
             f"{test[large]:.1f} % at {large} ({mean}).",
-            panels(records, "test", "test accuracy (%)"),
+            panels(records, "error", "test error (%)"),
         ),
         Picture(
             "gap",
@@ -180,6 +181,10 @@ def panels(records: list[Record], what: str, label: str) -> plt.Figure:
             median_and_spread(ax, sizes, np.transpose(values), color, LABELS[norm])
             # A variant tried at one size only has no line.
             ax.plot(sizes, np.median(values, axis=1), "o", color=color, ms=4)
+        if what == "error":  # or tiny batches would flatten the others
+            ax.set_yscale("log")
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter("{x:g}")
         ax.set(ylabel=label, title=f"learning rate {lr:g} · √(batch size / {RATE_AT})")
     label_sizes(ax, records)
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -187,19 +192,17 @@ def panels(records: list[Record], what: str, label: str) -> plt.Figure:
 
 
 def gains(records: list[Record]) -> plt.Figure:
-    """Draw the difference from plain BatchNorm, seed by seed."""
-    figure, ax = plt.subplots()
-    ax.axhline(0, color=GREY, lw=0.8, ls=":")
-    for norm in ("renorm", "ghost"):
+    """Draw the difference from plain BatchNorm, seed by seed, on scales of their own."""
+    figure, panels = plt.subplots(1, 2)
+    for ax, norm in zip(panels, ("renorm", "ghost"), strict=True):
+        ax.axhline(0, color=GREY, lw=0.8, ls=":")
         sizes = sizes_of(records, norm)
         values = [100 * gain(records, norm, size) for size in sizes]
         median_and_spread(ax, sizes, np.transpose(values), COLORS[norm], LABELS[norm])
         ax.plot(sizes, values, "o", color=COLORS[norm], ms=4)  # each seed, there are few
-    ax.set(
-        ylabel="gain in test accuracy (points)", title="against plain BatchNorm of the same seed"
-    )
-    label_sizes(ax, records)
-    figure.legend(loc="outside lower center", ncols=2)
+        ax.set_title(LABELS[norm])
+        label_sizes(ax, [r for r in records if r["norm"] == norm])
+    panels[0].set_ylabel("test accuracy above that of\nplain BatchNorm (points)")
     return figure
 
 
@@ -220,17 +223,21 @@ def verdict(records: list[Record]) -> Verdict:
     ]
     won = [gain(records, norm, size) for norm, size in (("ghost", large), ("renorm", tiny))]
     losses, gained = ([points(each) for each in both] for both in (lost, won))
-    gaps = [
-        points(by_seed(records, norm, size, "gap"))
+    measured = [
+        by_seed(records, norm, size, "gap")
         for norm, size in (("batch", GHOST), ("batch", large), ("ghost", large))
     ]
+    wider, narrower = measured[1] - measured[0], measured[1] - measured[2]
+    gaps = [points(each) for each in measured]
     as_trained = gain(records, "ghost", large, "as_trained")
     return Verdict(
         {
-            "plain BatchNorm loses at large batches": bool(np.all(lost[0] > 0)),
-            "and at tiny ones": bool(np.all(lost[1] > 0)),
-            "ghosts win at large batches": bool(np.all(won[0] > 0)),
-            "renormalisation wins at tiny ones": bool(np.all(won[1] > 0)),
+            "a larger gap between training and test at large batches": bool(np.all(wider > 0)),
+            "less accurate at large batches": bool(np.all(lost[0] > 0)),
+            "less accurate at tiny ones": bool(np.all(lost[1] > 0)),
+            "a smaller gap at large batches with ghosts": bool(np.all(narrower > 0)),
+            "more accurate there with ghosts": bool(np.all(won[0] > 0)),
+            "more accurate at tiny ones with renormalisation": bool(np.all(won[1] > 0)),
         },
         f"against batches of {GHOST} plain BatchNorm loses {losses[0]} points of test accuracy at "
         f"batches of {large}, {losses[1]} at {tiny}; ghosts change it by {gained[0]} points at "
@@ -265,7 +272,9 @@ def sizes_of(records: list[Record], norm: str) -> list[int]:
 
 
 def by_seed(records: list[Record], norm: str, size: int, what: str) -> np.ndarray:
-    """Return an accuracy, or 'gap', training less test, for each seed: mean over learning rates."""
+    """Return an accuracy, or 'gap' or 'error', for each seed: mean over learning rates."""
+    if what == "error":
+        return 1 - by_seed(records, norm, size, "test")
     if what == "gap":
         return by_seed(records, norm, size, "train") - by_seed(records, norm, size, "test")
     some = [r for r in records if (r["norm"], r["batch_size"]) == (norm, size)]

@@ -37,8 +37,10 @@ def mlp(
     """
     net, widths = npbn.Sequential(), [digits.train_images.shape[1], *hidden]
     for fan_in, fan_out in itertools.pairwise(widths):
-        net.append(npbn.Linear(fan_in, fan_out, bias=norm is None, rng=rng))
+        linear = npbn.Linear(fan_in, fan_out, rng=rng)
+        net.append(linear)
         if norm is not None:
+            linear.bias = None  # but drawn: a seed's weights are the same with norm and without
             net.append(norm(fan_out))
         net.append(activation())
     net.append(npbn.Linear(widths[-1], CLASSES, rng=rng))

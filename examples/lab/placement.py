@@ -1,4 +1,4 @@
-"""Where BatchNorm stands: before the activation or after it, with a bias, at the end, frozen.
+"""Where BatchNorm stands: before the activation or after it, with a bias or without, at the end.
 
 Ioffe and Szegedy put BatchNorm between the linear layer and its nonlinearity: a sum of many
 inputs, they argue, is distributed more like a normal variable than what comes out of a
@@ -55,11 +55,12 @@ HIDDEN = [100, 100]
 VARIANTS = {  # with the colours of the curves
     "before": BLUE,
     "before, bias": BLUE,  # whose curves are the same if the paper is right
-    "before, frozen": PURPLE,
+    "before, affine=False": PURPLE,
     "before, logits too": GREEN,
     "after": ORANGE,
     "none": GREY,
 }
+WITHOUT_BIAS = ("before", "before, affine=False", "before, logits too")
 RATES = (0.01, 0.1, 1)
 # A bias's gradient, largest over training, as a part of the weights'. Each is a sum of 64 terms:
 # rounding in float64 (2e-16) leaves far less of a 0, anything real leaves far more.
@@ -110,7 +111,9 @@ def run(trial: Trial, digits: Digits) -> dict[str, Any]:
                 largest[name] = max(largest[name], np.abs(getattr(layer, name).grad).max())
 
     train(net, digits, trial["lr"], trial["steps"], rng, after_step=measure)
-    gradient = largest["bias"] / largest["weight"] if largest["weight"] else None
+    gradient = None
+    if hidden[0].bias is not None:
+        gradient = largest["bias"] / largest["weight"] if largest["weight"] else 0.0
     return {"accuracy": reached, "bias_gradient": gradient}
 
 
@@ -122,7 +125,7 @@ def network(variant: str, digits: Digits, rng: np.random.Generator) -> npbn.Sequ
     for fan_in, fan_out in itertools.pairwise(widths):
         last = fan_out == CLASSES
         linear = npbn.Linear(fan_in, fan_out, rng=rng)
-        norm = npbn.BatchNorm1d(fan_out, affine=what != "frozen")
+        norm = npbn.BatchNorm1d(fan_out, affine=what != "affine=False")
         normalised = what == "logits too" if last else where != "none"
         if normalised and where == "before" and what != "bias":
             linear.bias = None  # drawn nevertheless, so that the next weights are the same
@@ -176,18 +179,20 @@ def pictures(records: list[Record]) -> list[Picture]:
 
 
 def dots(records: list[Record]) -> plt.Figure:
-    """Draw the test accuracy at the end: a dot for the median, a line for the range."""
+    """Draw the test error at the end: a dot for the median, a line for the range."""
     figure, axes = plt.subplots(1, len(RATES), sharex=True, sharey=True, figsize=(WIDTH, 2.6))
     for column, (lr, ax) in enumerate(zip(RATES, axes, strict=True)):
         for row, (variant, color) in enumerate(VARIANTS.items()):
-            runs = finals(records, variant)[column]
+            runs = 100 * (1 - finals(records, variant)[column])
             ax.hlines(row, runs.min(), runs.max(), color=color, lw=3, alpha=0.5)
             ax.plot(np.median(runs), row, "o", color=color, ms=5)
-        ax.set(title=f"rate {lr:g}", xlim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "½", "1"))
+        ax.set(title=f"rate {lr:g}", xscale="log", xlim=(3, 100))
+        ax.set_xticks([5, 10, 20, 50], ["5", "10", "20", "50"])
+        ax.minorticks_off()
         ax.grid(axis="x", alpha=0.3)
     axes[0].set(yticks=range(len(VARIANTS)), yticklabels=VARIANTS)
     axes[0].invert_yaxis()
-    figure.supxlabel("test accuracy", fontsize="medium")
+    figure.supxlabel("test error (%)", fontsize="medium")
     return figure
 
 
@@ -209,15 +214,21 @@ def differences(records: list[Record]) -> plt.Figure:
 
 
 def curves(records: list[Record]) -> plt.Figure:
-    """Draw the test accuracy over training."""
+    """Draw the test error over training."""
     figure, axes = plt.subplots(len(RATES), sharex=True, sharey=True, figsize=(WIDTH, 5))
     for lr, ax in zip(RATES, axes, strict=True):
         for variant, color in VARIANTS.items():
             if variant != "before, bias":  # the same curve as without
                 runs = [r["accuracy"] for r in of(records, variant, lr)]
+                runs = 100 * (1 - np.array(runs, float))
                 median_and_spread(ax, points(records[0]), runs, color, variant)
-        ax.set(title=f"learning rate {lr:g}", xlim=(0, records[0]["steps"]), ylim=(0, 1))
-    axes[1].set_ylabel("test accuracy")
+                if variant == "before, affine=False":  # or it would hide the one with them
+                    ax.lines[-1].set_linestyle("--")
+        ax.set(title=f"learning rate {lr:g}", xlim=(0, records[0]["steps"]))
+        ax.set(yscale="log", ylim=(3, 100))
+        ax.set_yticks([5, 10, 20, 50], ["5", "10", "20", "50"])
+        ax.minorticks_off()
+    axes[1].set_ylabel("test error (%)")
     axes[-1].set_xlabel("steps")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
@@ -225,14 +236,17 @@ def curves(records: list[Record]) -> plt.Figure:
 
 def verdict(records: list[Record]) -> Verdict:
     """Compare, for each seed, the accuracies averaged over the learning rates."""
-    gradient = max(r["bias_gradient"] for r in records if r["variant"] == "before, bias")
+    gradients = [r["bias_gradient"] for r in records if r["variant"] == "before, bias"]
+    gradient = np.inf if None in gradients else max(gradients)  # None: diverged
     biased = np.abs(difference(records, "before, bias")).max()
-    worse = {v: difference(records, v).mean(axis=0) < 0 for v in ("after", "before, frozen")}
+    worse = {v: difference(records, v).mean(axis=0) < 0 for v in ("after", "before, affine=False")}
     parts = {
         "better before the ReLU than after it": bool(np.all(worse["after"])),
         "no gradient of a bias before BatchNorm": gradient <= NOTHING,
         "the same accuracy with that bias": bool(biased <= SAME),
-        "better with scale and shift learnt than frozen": bool(np.all(worse["before, frozen"])),
+        "better with scale and shift learnt than without": bool(
+            np.all(worse["before, affine=False"])
+        ),
     }
 
     def told(variant: str) -> str:
@@ -246,8 +260,8 @@ def verdict(records: list[Record]) -> Verdict:
         parts,
         f"BatchNorm before the ReLU is better than after it in {told('after')}; the gradient of a "
         f"bias before BatchNorm is at most {gradient:.0e} of the weights', and with it the test "
-        f"accuracy differs by at most {biased:.1%}; scale and shift learnt are better than frozen "
-        f"in {told('before, frozen')}",
+        f"accuracy differs by at most {biased:.1%}; scale and shift are better than none "
+        f"in {told('before, affine=False')}",
     )
 
 
@@ -258,7 +272,9 @@ def table(records: list[Record]) -> list[list[str]]:
     ]
     for variant in VARIANTS:
         gradients = [r["bias_gradient"] for r in records if r["variant"] == variant]
-        told = "no bias" if None in gradients else spread(gradients, "{:.1e}")
+        told = "diverged" if None in gradients else spread(gradients, "{:.1e}")
+        if variant in WITHOUT_BIAS:
+            told = "no bias"
         rows.append([variant, *(spread(x, "{:.1%}") for x in finals(records, variant)), told])
     return rows
 

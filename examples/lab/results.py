@@ -36,12 +36,16 @@ class Results:
         if not path.exists():
             return
         try:
-            old = json.loads(path.read_bytes())
+            # `save` writes no NaN, so one that is there is none of its own.
+            old = json.loads(path.read_bytes(), parse_constant=_refuse)
             found = {key(entry["trial"]): dict(entry["result"]) for entry in old["results"]}
+            if len({frozenset(result) for result in found.values()}) > 1:
+                raise ValueError("results of different kinds")
             if old["made_with"] != made_with:
                 before = ", ".join(f"{name} {value}" for name, value in old["made_with"].items())
                 self.obstacle = f"was made with {before}"
-        except (ValueError, KeyError, TypeError, AttributeError):  # broken off, or something else
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            # broken off, or something else altogether
             self.obstacle = "is damaged"
         if not self.obstacle:
             wanted = set(map(key, trials))
@@ -75,7 +79,12 @@ class Results:
         self._results[key(trial)] = plain(result)
 
     def save(self) -> None:
-        """Write the file, whole or not at all, the same for the same results."""
+        """Write the file, whole or not at all, the same for the same results.
+
+        What another run has put there meanwhile is kept.
+        """
+        there = Results(self.path, self.made_with, self.trials)
+        self._results = there._results | self._results
         entries = [
             json.dumps({"trial": trial, "result": self._results[key(trial)]}, allow_nan=False)
             for trial in self.trials
@@ -89,6 +98,10 @@ class Results:
 def key(trial: Trial) -> str:
     """Return a trial as text, the same for equal trials."""
     return json.dumps(trial, sort_keys=True)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def plain(value: Any) -> Any:

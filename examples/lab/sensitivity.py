@@ -1,11 +1,12 @@
 """Learning rates and initialisation: how much of the map trains.
 
-A step of gradient descent moves the weights by the learning rate times the gradient. If the rate
-is too large, or the weights start too large or too small, signals explode or vanish from layer to
+A step of gradient descent moves the weights by the learning rate times the gradient. If the rate is
+too large, or the weights start too large or too small, signals explode or vanish from layer to
 layer, and nothing is learnt. BatchNorm rescales the signal in every layer: multiply the weights
 before it by 10 and its output stays the same, while the gradient of those weights becomes 10 times
-smaller (Ioffe and Szegedy, section 3.3). So the size of the weights should matter little, and a
-step that is too large makes the weights larger and thereby the next steps smaller.
+smaller (Ioffe and Szegedy, section 3.3), as long as their variance is large against eps. So the
+size of the weights should matter little, and a step that is too large makes the weights larger and
+thereby the next steps smaller.
 
 Here one small network is trained for a fixed number of steps with every combination of learning
 rate and scale of the initial weights (1 is He's initialisation), with BatchNorm and without. The
@@ -61,7 +62,8 @@ def run(trial: Trial, digits: Digits) -> dict[str, Any]:
     net = mlp(digits, [100, 100], norm, rng, init=he_normal(trial["scale"]))
     losses = train(net, digits, trial["lr"], trial["steps"], rng)
     start = max(losses[0], CHANCE)
-    return {"accuracy": accuracy(net, digits), "diverged": not losses.max() <= 10 * start}
+    blew_up = not np.isfinite(losses).all() or losses.max() > 10 * start
+    return {"accuracy": accuracy(net, digits), "diverged": bool(blew_up)}
 
 
 def pictures(records: list[Record]) -> list[Picture]:

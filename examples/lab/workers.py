@@ -1,11 +1,13 @@
 """Trials on all cores, a process each, one BLAS thread in every one of them."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
@@ -46,11 +48,17 @@ class Workers:
 
     def run(self, jobs: Iterable[tuple[str, Trial]]) -> Iterator[tuple[str, Trial, dict[str, Any]]]:
         """Run trials, given with the names of their experiments; yield each as it is done."""
-        futures = {self._pool.submit(_run, name, trial): (name, trial) for name, trial in jobs}
+        with _no_interrupt():  # the processes start here
+            futures = {self._pool.submit(_run, name, trial): (name, trial) for name, trial in jobs}
         for future in as_completed(futures):
             name, trial = futures[future]
             try:
                 yield name, trial, future.result()
+            except BrokenProcessPool as error:
+                raise RuntimeError(
+                    "a worker process was killed (out of memory?); the same command goes on from "
+                    "here"
+                ) from error
             except Exception as error:
                 raise RuntimeError(f"{name} failed in the trial {trial}: {error!r}") from error
 
@@ -66,10 +74,23 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+@contextlib.contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Put Ctrl-C off; processes that start here never see it, since it is the parent's affair."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start(data: str) -> None:
     """Prepare a worker."""
     global _digits
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     threadpool_limits(1)
     _digits = Digits.read(data)

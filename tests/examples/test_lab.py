@@ -124,6 +124,25 @@ def test_a_data_set_smaller_than_a_batch_is_told_of(tmp_path, few_digits, capsys
     assert "expected at least 64 training images, got 20" in capsys.readouterr().err
 
 
+def test_results_that_the_code_cannot_read_are_named(whole, few_digits, tmp_path, capsys):
+    path = tmp_path / "sensitivity.json"
+    text = (whole / "sensitivity.json").read_text()
+    path.write_text(text.replace('"accuracy"', '"precision"'))
+    assert quick(tmp_path, few_digits) == 2
+    assert f"{path} has results that sensitivity cannot read" in capsys.readouterr().err
+    assert path.read_text().count('"precision"') == TRIALS
+
+
+def test_an_experiment_left_out_of_the_page_is_told_of(whole, few_digits, tmp_path, capsys):
+    for path in whole.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "depth.json").write_text("{}")
+    assert quick(tmp_path, few_digits) == 0
+    told = f"left out of the page: {tmp_path / 'depth.json'} is damaged"
+    assert told in capsys.readouterr().out
+    assert (tmp_path / "depth.json").read_text() == "{}"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="no signals between processes")
 @pytest.mark.parametrize("kind", [signal.SIGINT, *([signal.SIGKILL] if THOROUGH else [])])
 def test_interrupted_it_keeps_what_is_done_and_leaves_no_process(kind, few_digits, tmp_path):

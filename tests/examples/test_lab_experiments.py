@@ -1,16 +1,23 @@
 """What every experiment of the laboratory has, and that its trials can be repeated."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+from matplotlib import pyplot as plt
 
 from examples.lab import EXPERIMENTS
 from examples.lab.experiment import Digits, Verdict, experiment, spread
 from examples.lab.results import key, plain
 
 FOLDER = Path(__file__).parents[2] / "examples"
+THOROUGH = settings.default.max_examples >= 100
+# What is measured on a network that has diverged is a number nevertheless.
+KEPT = {"sensitivity": {"accuracy": 0.1, "diverged": True}, "depth": {"accuracy": 0.1},
+        "large_batches": {"test": 0.1, "train": 0.1, "as_trained": 0.1}}  # fmt: skip
 BUDGETS = ("quick", "default", "full")
 every_experiment = pytest.mark.parametrize("name", EXPERIMENTS)
 
@@ -72,6 +79,45 @@ def test_a_trial_gives_the_same_again_and_another_seed_something_else(name, digi
     assert first == second
     assert first != other
     assert all(np.array_equal(a, b) for a, b in zip(digits, before, strict=True))
+
+
+def without_numbers(result):
+    """Return a result of the same form whose floats are all None: of a network that diverged."""
+    if isinstance(result, dict):
+        return {name: without_numbers(value) for name, value in result.items()}
+    if isinstance(result, list):
+        return [without_numbers(value) for value in result]
+    return None if isinstance(result, float) else result
+
+
+@pytest.mark.skipif(not THOROUGH, reason="trains a network for a picture of nothing")
+@every_experiment
+def test_networks_that_diverge_can_be_drawn_and_judged(name, digits):
+    about = experiment(name)
+    # A seed that diverged everywhere, and one in which nothing was lost.
+    with np.errstate(all="ignore"):
+        found = {
+            key({**trial, "seed": 0}): plain(about.run(trial, digits))
+            for trial in about.trials("quick")
+            if trial["seed"] == 0
+        }
+    for lost in ([0], [0, 1]):
+        records = []
+        for trial in about.trials("quick"):
+            result = found[key({**trial, "seed": 0})]
+            gone = without_numbers(result) | KEPT.get(name, {})
+            records.append({**trial, **(gone if trial["seed"] in lost else result)})
+        assert render_all(about, records)
+        assert about.verdict(records).seen
+        assert len({len(row) for row in about.table(records)}) == 1
+
+
+def render_all(about, records):
+    pictures = about.pictures(records)
+    for picture in pictures:
+        picture.figure.savefig(io.BytesIO(), format="png", dpi=40)
+        plt.close(picture.figure)
+    return pictures
 
 
 @pytest.mark.parametrize(

@@ -66,12 +66,22 @@ def test_a_file_broken_off_anywhere_is_moved_aside_whole(half_done):
         assert not path.exists()
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["null", "[]", "3", "{}", '{"made_with": 3, "results": []}', '{"results": 3}', "\xff\xfe"]
-    + [f'{{"made_with": {json.dumps(MADE_WITH)}, "results": [{entry}]}}' for entry in
-       ("3", "{}", '{"trial": 3}', '{"trial": {}, "result": 3}', '{"trial": {}, "result": [1]}')],
-)  # fmt: skip
+ENTRIES = [
+    "3",
+    "{}",
+    "NaN",
+    "[" * 100_000,
+    '{"trial": 3}',
+    '{"trial": {}, "result": 3}',
+    '{"trial": {}, "result": [1]}',
+    '{"trial": {}, "result": {"a": NaN}}',
+    '{"trial": {}, "result": {"a": 1}}, {"trial": {"b": 1}, "result": {"c": 1}}',
+]
+FILES = ["null", "[]", "3", "{}", '{"made_with": 3, "results": []}', '{"results": 3}', "\xff\xfe"]
+FILES += [f'{{"made_with": {json.dumps(MADE_WITH)}, "results": [{entry}]}}' for entry in ENTRIES]
+
+
+@pytest.mark.parametrize("text", FILES, ids=range(len(FILES)))
 def test_anything_else_is_told_from_results(tmp_path, text):
     (tmp_path / "x.json").write_text(text, encoding="latin-1")
     assert results(tmp_path).obstacle == "is damaged"
@@ -110,3 +120,12 @@ def test_numpy_values_become_plain_ones():
     made = plain({"a": np.arange(2), "b": np.bool_(True), "c": np.float32(0.1), "d": np.float64(2)})
     assert made == {"a": [0, 1], "b": True, "c": 0.1, "d": 2.0}
     assert [type(value) for value in made.values()] == [list, bool, float, float]
+
+
+def test_what_two_runs_at_once_find_is_kept(tmp_path):
+    first, second = results(tmp_path), results(tmp_path)
+    first.add(TRIALS[0], RESULT)
+    first.save()
+    second.add(TRIALS[1], RESULT)
+    second.save()
+    assert results(tmp_path).missing == TRIALS[2:]
