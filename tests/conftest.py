@@ -21,6 +21,14 @@ torch.set_num_threads(1)
 threadpoolctl.threadpool_limits(1)
 
 
+def pytest_collection_modifyitems(items):
+    """Leave what takes long to the other profiles: the suite of every day takes a minute."""
+    if settings.default.max_examples < 100:
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: HYPOTHESIS_PROFILE=ci runs it"))
+
+
 def pytest_runtest_logreport(report):
     """Tell of a failure when it happens: a run that is ended early prints no summary."""
     if report.failed and os.environ.get("CI") and "PYTEST_XDIST_WORKER" not in os.environ:

@@ -134,6 +134,7 @@ def test_torchvision_finds_nothing_without_a_download(tmp_path):
         torch_reference.torchvision_mnist(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_import_helper_declares_the_operators_that_a_misfit_torchvision_lacks(tmp_path):
     """In a fresh interpreter: what is declared to torch stays declared."""
     (tmp_path / "torchvision.py").write_text(

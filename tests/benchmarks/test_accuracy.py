@@ -48,6 +48,7 @@ def test_a_quick_run_writes_three_files_and_npbn_holds_its_contract(monkeypatch,
     assert "accuracy.png" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_without_torch_a_line_says_so_and_the_rest_is_measured(tmp_path):
     command = [sys.executable, "-c", WITHOUT_TORCH, tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -159,6 +159,7 @@ def sweeps():
         ),
     ],
 )
+@pytest.mark.slow
 def test_results_become_json_tables_and_a_picture(tmp_path, program, found, rows):
     name = program.__name__.rpartition(".")[2]
     takes_contenders = program is not scaling

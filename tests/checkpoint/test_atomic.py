@@ -56,6 +56,7 @@ for turn in itertools.count():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no kill -9")
+@pytest.mark.slow
 def test_a_process_killed_while_it_saves_leaves_a_whole_file(tmp_path, suffix):
     path = tmp_path / f"x{suffix}"
     save({"a": np.full(50_000, 0), "turn": 0}, path)

@@ -4,6 +4,7 @@ import deploy
 import pytest
 
 
+@pytest.mark.slow
 def test_the_answers_are_torchs_and_torch_is_not_there(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(deploy, "RUNS", 1)
     monkeypatch.setattr("sys.argv", ["deploy.py", "--out", str(tmp_path)])

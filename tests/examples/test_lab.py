@@ -57,6 +57,7 @@ def test_an_experiment_leaves_results_pictures_and_a_page(whole):
     ]
 
 
+@pytest.mark.slow
 def test_half_a_run_and_the_other_half_give_what_a_whole_one_gives(
     whole, few_digits, tmp_path, capsys
 ):
@@ -72,7 +73,7 @@ def test_half_a_run_and_the_other_half_give_what_a_whole_one_gives(
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.skipif(not THOROUGH, reason="a run of its own; test_lab_results has the file alone")
+@pytest.mark.slow
 def test_a_half_written_file_is_told_of_moved_aside_and_made_again(few_digits, tmp_path, capsys):
     (tmp_path / "sensitivity.json").write_text('{"made_with": {"bud')
     assert quick(tmp_path, few_digits) == 0
@@ -133,6 +134,7 @@ def test_results_that_the_code_cannot_read_are_named(whole, few_digits, tmp_path
     assert path.read_text().count('"precision"') == TRIALS
 
 
+@pytest.mark.slow
 def test_an_experiment_left_out_of_the_page_is_told_of(whole, few_digits, tmp_path, capsys):
     for path in whole.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from matplotlib import pyplot as plt
 
 from examples.lab import EXPERIMENTS
@@ -14,7 +13,6 @@ from examples.lab.experiment import Digits, Verdict, experiment, spread
 from examples.lab.results import key, plain
 
 FOLDER = Path(__file__).parents[2] / "examples"
-THOROUGH = settings.default.max_examples >= 100
 # What is measured on a network that has diverged is a number nevertheless.
 KEPT = {"sensitivity": {"accuracy": 0.1, "diverged": True}, "depth": {"accuracy": 0.1},
         "large_batches": {"test": 0.1, "train": 0.1, "as_trained": 0.1}}  # fmt: skip
@@ -68,6 +66,7 @@ def test_the_budgets_grow(name):
 
 
 @every_experiment
+@pytest.mark.slow
 def test_a_trial_gives_the_same_again_and_another_seed_something_else(name, digits):
     about = experiment(name)
     trial = min(about.trials("quick"), key=about.seconds)
@@ -90,7 +89,7 @@ def without_numbers(result):
     return None if isinstance(result, float) else result
 
 
-@pytest.mark.skipif(not THOROUGH, reason="trains a network for a picture of nothing")
+@pytest.mark.slow
 @every_experiment
 def test_networks_that_diverge_can_be_drawn_and_judged(name, digits):
     about = experiment(name)

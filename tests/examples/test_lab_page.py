@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-from hypothesis import settings
 
 from examples.lab import EXPERIMENTS, page
 from examples.lab.__main__ import main
@@ -11,7 +10,6 @@ from examples.lab.drawing import render
 from examples.lab.experiment import experiment
 from examples.lab.results import Results
 
-THOROUGH = settings.default.max_examples >= 100
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium")
 SCREENS = {"desk": (1280, 800, "light"), "telephone": (360, 740, "dark")}
@@ -81,6 +79,7 @@ def check(shown, path, pictures):
 
 
 @needs_chromium
+@pytest.mark.slow
 def test_in_a_dark_room_page_and_pictures_are_dark(browser, one_experiment):
     brightness = """() => {
         const canvas = document.createElement('canvas'), image = document.images[0]
@@ -107,7 +106,7 @@ def test_without_a_browser_the_page_says_what_there_is(one_experiment):
 
 
 @needs_chromium
-@pytest.mark.skipif(not THOROUGH, reason="runs all experiments")
+@pytest.mark.slow
 def test_the_page_of_all_experiments(browser, tmp_path):
     assert main(["--quick", "--out", str(tmp_path)]) == 0
     pictures = len(list(tmp_path.glob("*.png")))

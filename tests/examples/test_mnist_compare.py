@@ -161,6 +161,7 @@ def test_the_networks_are_those_that_were_asked_for(main, monkeypatch, small, tm
         assert kind == "MLP" or run.net.image_size == (6, 9)
 
 
+@pytest.mark.slow
 def test_without_torch_npbn_trains_alone_and_says_so(tmp_path):
     before = "import sys, importlib.util as u\nfind = u.find_spec\n"
     before += "u.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)\n"
@@ -187,6 +188,7 @@ def test_the_cnn_without_torch_gives_the_same_files(main, small, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "difference"), [("mlp", 1e-8), ("mlp", math.nan), ("cnn", 1e-8)])
+@pytest.mark.slow
 def test_a_difference_beyond_the_limit_fails_in_float64(
     main, monkeypatch, small, tmp_path, kind, difference
 ):
@@ -259,6 +261,7 @@ def test_a_missing_package_gives_one_line_that_says_what_to_install():
     assert "pip install" in result.stderr
 
 
+@pytest.mark.slow
 def test_progress_appears_on_a_terminal(tmp_path):
     pty = pytest.importorskip("pty", reason="no pseudo-terminals on this system")
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")

@@ -9,6 +9,7 @@ from npbn.testing import Setup, Step, npbn_implementation, oracle, tolerances
 
 @pytest.mark.parametrize("ratio", [0.0, 1e3, 1e6])
 @pytest.mark.parametrize("kind", ["normal", "grid", "sorted"])
+@pytest.mark.slow
 def test_a_million_values_a_channel(ratio, kind):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1_000_000, 1))

@@ -99,6 +99,7 @@ def test_large_weights_keep_the_contract_in_outputs_and_gradients(by_batch, rng,
 @pytest.mark.usefixtures("road")
 @pytest.mark.parametrize("by_batch", [True, False])
 @pytest.mark.parametrize("shape", [(5003, 50), (70, 2000), (999, 3, 70)])
+@pytest.mark.slow
 def test_arrays_of_several_blocks_keep_the_contract(by_batch, shape):
     assert_contract(*drawn_arguments(np.random.default_rng(0), shape, by_batch))
 

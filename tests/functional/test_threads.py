@@ -101,6 +101,7 @@ def test_a_wrong_number_is_refused_and_changes_nothing(wrong):
 
 
 @pytest.mark.parametrize(("wanted", "threads"), [("3", 3), ("0", None), ("all", None)])
+@pytest.mark.slow
 def test_at_first_it_is_omp_num_threads_or_the_cpus(monkeypatch, wanted, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", wanted)
     code = "import npbn, os; print(npbn.get_num_threads(), len(os.sched_getaffinity(0)))"

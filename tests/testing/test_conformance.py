@@ -48,6 +48,7 @@ def test_npbn_keeps_its_contract_on_the_roads_of_larger_batches(road):
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.slow
 def test_torch_is_correct_in_float32(rank):
     cls = getattr(torch.nn, f"BatchNorm{rank}d")
     report = check_batch_norm(torch_implementation(cls), examples=EXAMPLES)
@@ -147,6 +148,7 @@ def test_every_mutant_fails_a_behaviour(mutant, drawn):
 
 
 @pytest.mark.parametrize("mutant", MUTANTS[:: max(1, len(MUTANTS) // EXAMPLES)])
+@pytest.mark.slow
 def test_the_report_fails_mutants(mutant):
     report = check_batch_norm(class_implementation(mutant), examples=EXAMPLES)
     assert not report.correct

@@ -43,6 +43,7 @@ def test_a_variant_that_is_batch_norm_keeps_its_contract(cls, limits, examples):
 @pytest.mark.parametrize(
     ("cls", "limits"), [(npbn.GhostBatchNorm1d, [2]), (npbn.BatchRenorm1d, [3, 5])]
 )
+@pytest.mark.slow
 def test_a_variant_that_is_another_function_fails_in_training_and_not_in_evaluation(cls, limits):
     implementation = npbn_implementation(*variant(cls, *limits))
     results = {}

@@ -186,6 +186,7 @@ def test_a_plain_function_is_checked_as_far_as_it_goes(exported, index):
 
 
 @pytest.mark.parametrize("capability", sorted(CAPABILITIES))
+@pytest.mark.slow
 def test_what_is_not_supported_is_not_asked_for(exported, index, right, capability):
     concerns = {
         "training": lambda case: case["training"] or not case["tracked"],
