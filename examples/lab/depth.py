@@ -230,7 +230,9 @@ def told_sizes(records: list[Record], init: str, when: str) -> str:
 
 def fold(ratio: float) -> str:
     """Return a ratio in words."""
-    return f"{ratio:.2g}-fold" if ratio < 100 else f"{float(f'{ratio:.2g}'):,.0f}-fold"
+    if ratio < 100:
+        return f"{ratio:.2g}-fold"
+    return f"{float(f'{ratio:.2g}'):,.0f}-fold" if ratio < 1e6 else f"10^{np.log10(ratio):.0f}-fold"
 
 
 def table(records: list[Record]) -> list[list[str]]:
