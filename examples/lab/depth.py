@@ -193,15 +193,12 @@ def verdict(records: list[Record]) -> Verdict:
         f"with it activations keep their size, {deep}": np.all(ratios[True, "spread"] < UNEVEN),
     }  # fmt: skip
     more = np.mean(rates[True] > rates[False])
-    by_init = "; ".join(
-        f"{init} weights: {told_rates(records, init)}, and at initialisation "
-        f"{told_sizes(records, init, 'start')}"
-        for init in INITS
-    )
+    by_init = "; ".join(f"{init} weights, {told_sizes(records, init, 'start')}" for init in INITS)
     return Verdict(
         {name: bool(held) for name, held in parts.items()},
         f"with BatchNorm the largest learning rate is larger in {more:.0%} of the comparisons "
-        f"(depth, initialisation, seed). {by_init}",
+        f"(depth, initialisation, seed); from layer to layer of {deepest}, at the start, with and "
+        f"without BatchNorm: {by_init}",
     )
 
 

@@ -255,11 +255,20 @@ def verdict(records: list[Record]) -> Verdict:
         "with noise more accurate than plain": accuracies[2] > accuracies[1],
         "with noise more movement than plain": of["movement", "noisy"] > of["movement", "plain"],
     }
-    rates = ", ".join(f"{lr:g}" for lr in RATES)
+
+    def ratios(name: str, kind: str) -> str:
+        """Return a measure in units of the plain network's, for each learning rate."""
+        found = np.median(of[name, kind], axis=1) / np.median(of[name, "plain"], axis=1)
+        return " / ".join(f"{ratio:.2g}" for ratio in found)
+
     return Verdict(
         {name: bool(np.all(held)) for name, held in parts.items()},
-        f"at learning rates {rates}, medians over training: "
-        + "; ".join(f"{label}, {told(records, name)}" for name, label in MEASURES.items()),
+        f"at learning rates {' / '.join(f'{lr:g}' for lr in RATES)} the range of the loss is "
+        f"{ratios('loss', 'batch_norm')} times that of the plain network, the change of the "
+        f"gradient {ratios('gradient', 'batch_norm')} and the effective smoothness "
+        f"{ratios('smoothness', 'batch_norm')} times; with noise the distributions move "
+        f"{ratios('movement', 'noisy')} times as far as in the plain network, and the test "
+        f"accuracy is {told(records, 'accuracy')}",
     )
 
 
