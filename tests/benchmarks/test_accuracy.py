@@ -26,6 +26,7 @@ def run(monkeypatch, *arguments):
     runpy.run_module("benchmarks", run_name="__main__")
 
 
+@pytest.mark.slow
 def test_a_quick_run_writes_three_files_and_npbn_holds_its_contract(monkeypatch, tmp_path, capsys):
     run(monkeypatch, "accuracy", "--quick", "--out", tmp_path / "new" / "folder")
     out = tmp_path / "new" / "folder"

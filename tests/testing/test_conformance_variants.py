@@ -8,7 +8,7 @@ import pytest
 import npbn
 from npbn.testing import check_batch_norm, npbn_implementation
 
-EXAMPLES = {"ci": 10, "nightly": 1000}.get(os.environ.get("HYPOTHESIS_PROFILE", "dev"), 3)
+EXAMPLES = {"ci": 10, "nightly": 1000}.get(os.environ.get("HYPOTHESIS_PROFILE", "dev"), 2)
 
 
 def variant(cls, *limits):
@@ -33,6 +33,7 @@ AS_BATCH_NORM = [
 
 
 @pytest.mark.parametrize(("cls", "limits", "examples"), AS_BATCH_NORM)
+@pytest.mark.slow
 def test_a_variant_that_is_batch_norm_keeps_its_contract(cls, limits, examples):
     report = check_batch_norm(npbn_implementation(*variant(cls, *limits)), examples=examples)
     assert report.accurate, report.table()

@@ -33,6 +33,7 @@ def index(exported):
     return json.loads((exported / "index.json").read_text())
 
 
+@pytest.mark.slow
 def test_exporting_twice_gives_the_same_bytes(exported, index, tmp_path):
     again = tmp_path / "made" / "on the way"
     assert export_cases(again) == len(index["cases"])
@@ -41,6 +42,7 @@ def test_exporting_twice_gives_the_same_bytes(exported, index, tmp_path):
     assert all((exported / name).read_bytes() == (again / name).read_bytes() for name in names)
 
 
+@pytest.mark.slow
 def test_exporting_over_an_export(exported, tmp_path):
     for name in ("index.json", "case_000.npz", "README.txt"):
         (tmp_path / name).write_text("of another version")
