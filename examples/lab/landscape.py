@@ -258,7 +258,9 @@ def verdict(records: list[Record]) -> Verdict:
 
     def ratios(name: str, kind: str) -> str:
         """Return a measure in units of the plain network's, for each learning rate."""
-        found = np.median(of[name, kind], axis=1) / np.median(of[name, "plain"], axis=1)
+        ours, plain = (np.median(of[name, k], axis=1) for k in (kind, "plain"))
+        with np.errstate(all="ignore"):  # those that diverged are infinite
+            found = ours / plain
         return " / ".join(f"{ratio:.2g}" for ratio in found)
 
     return Verdict(
