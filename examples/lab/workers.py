@@ -20,19 +20,17 @@ _digits: Digits  # of this worker
 
 
 class Workers:
-    """A pool of processes; to be used in a ``with`` statement, which ends them at once.
+    """A pool of processes, one for each core; a ``with`` statement ends them at once.
 
     Parameters
     ----------
     data : str
         The folder of the data set, which every process reads once.
-    count : int, optional
-        How many processes; one for each core that may be used, by default.
     """
 
-    def __init__(self, data: str, count: int | None = None):
+    def __init__(self, data: str):
         self._pool = ProcessPoolExecutor(
-            count or cores(),
+            cores(),
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start,
             initargs=(data,),
