@@ -99,7 +99,8 @@ def _described(module: Module, path: str) -> dict[str, Any]:
     if runs_in_order(module):
         parts = {name: _described(m, f"{path}{name}.") for name, m in module.named_children()}
         return {"type": "Sequential", "layers": parts}
-    kind = type(module)
+    # A layer that works for several processes is, without them, the one it was made from.
+    kind = getattr(module, "described_as", type(module))
     if TYPES.get(kind.__name__) is not kind:
         raise ConfigError(
             f"to_config: expected layers of npbn's, got {kind.__name__}"

@@ -6,6 +6,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "DistributedError",
     "DtypeError",
     "NpbnError",
     "ShapeError",
@@ -47,3 +48,7 @@ class CheckpointError(NpbnError, ValueError):
 
 class ConfigError(NpbnError, ValueError):
     """A description fits no network, or a network cannot be described, folded or exported so."""
+
+
+class DistributedError(NpbnError, RuntimeError):
+    """Training on several processes cannot go on: one failed, is gone, or does something else."""

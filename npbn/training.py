@@ -90,15 +90,21 @@ def tally(
     loss, count, correct, total = 0.0, 0, 0, 0
     for x, target in loader:
         logits, batch_loss = run(x, target)
-        if logits.ndim != 2:
-            raise ShapeError(f"evaluate: expected logits of shape (N, classes), got {logits.shape}")
-        classes = logits.shape[1]
-        hit = logits.argmax(axis=1) == target
-        correct += np.bincount(target[hit], minlength=classes)
-        total += np.bincount(target[(target >= 0) & (target < classes)], minlength=classes)
+        hits, all_ = by_class(logits, target)
+        correct, total = correct + hits, total + all_
         loss += batch_loss * len(target)
         count += len(target)
     return Evaluation(loss / some(count), correct, total)
+
+
+def by_class(logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many samples of each class the network got right, and how many there are."""
+    if logits.ndim != 2:
+        raise ShapeError(f"evaluate: expected logits of shape (N, classes), got {logits.shape}")
+    classes = logits.shape[1]
+    hit = logits.argmax(axis=1) == target
+    correct = np.bincount(target[hit], minlength=classes)
+    return correct, np.bincount(target[(target >= 0) & (target < classes)], minlength=classes)
 
 
 def evaluate(

@@ -37,16 +37,22 @@ MAY_NOT_IMPORT = {
     "folding.py": AFTER,
     "onnx_export.py": AFTER,
     "population.py": AFTER,
+    "distributed": ["models", "testing", "torch_reference"],
     "cli.py": ["testing", "torch_reference"],
     "__main__.py": ["testing", "torch_reference"],
-    "__init__.py": ["torch_reference", "testing"],
+    "__init__.py": ["torch_reference", "testing", "distributed"],
     "torch_reference.py": ["models", "testing"],
     "testing": [],
 }
 
 
 # The packages that files import where they are called for.
-EXTRAS = {"onnx_export.py": {"onnx"}, "checkpoint/safetensors_file.py": {"safetensors"}}
+EXTRAS = {
+    "onnx_export.py": {"onnx"},
+    "checkpoint/safetensors_file.py": {"safetensors"},
+    "distributed/mpi.py": {"mpi4py"},
+    "distributed/watch.py": {"mpi4py"},
+}
 
 
 def imported(file):

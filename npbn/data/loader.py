@@ -133,8 +133,16 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
         """Make one pass over the data set."""
-        n = len(self.dataset)
-        order = self.rng.permutation(n) if self.shuffle else np.arange(n)
+        order = self._order()
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             # An index array, unlike a slice, always copies.
-            yield self.dataset[order[start : start + self.batch_size]]
+            yield self.dataset[self._part(order[start : start + self.batch_size])]
+
+    def _order(self) -> np.ndarray:
+        """Return the numbers of all samples, in the order of one pass."""
+        n = len(self.dataset)
+        return self.rng.permutation(n) if self.shuffle else np.arange(n)
+
+    def _part(self, batch: np.ndarray) -> np.ndarray:
+        """Return those numbers of a batch that are to be yielded: all."""
+        return batch

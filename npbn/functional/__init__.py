@@ -19,6 +19,12 @@ from npbn.functional.batch_norm import (
     updated_running_statistics,
 )
 from npbn.functional.batch_norm_exact import BatchNormCache
+from npbn.functional.batch_norm_parts import (
+    batch_norm_backward_elemt,
+    batch_norm_backward_reduce,
+    batch_norm_elemt,
+    batch_norm_stats,
+)
 from npbn.functional.convolution import (
     ConvolutionCache,
     conv2d,
@@ -50,7 +56,7 @@ from npbn.functional.pooling import (
     max_pool2d_backward,
     max_pool2d_forward,
 )
-from npbn.functional.statistics import BatchStatistics, measure
+from npbn.functional.statistics import BatchStatistics, measure, merge_all
 
 __all__ = [
     "AvgPoolCache",
@@ -69,7 +75,11 @@ __all__ = [
     "avg_pool2d_forward",
     "batch_norm",
     "batch_norm_backward",
+    "batch_norm_backward_elemt",
+    "batch_norm_backward_reduce",
+    "batch_norm_elemt",
     "batch_norm_forward",
+    "batch_norm_stats",
     "conv2d",
     "conv2d_backward",
     "conv2d_forward",
@@ -86,6 +96,7 @@ __all__ = [
     "max_pool2d_backward",
     "max_pool2d_forward",
     "measure",
+    "merge_all",
     "mse_backward",
     "mse_forward",
     "mse_loss",

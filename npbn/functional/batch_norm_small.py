@@ -39,7 +39,9 @@ def small_forward(
         var = wide_sums(wide * wide) / count - offset * offset
         statistics = BatchStatistics(count, shift + offset, var * count)
     else:
-        statistics, shift, offset = None, running_mean.astype(x.dtype), zeros(channels, np.float64)
+        statistics, shift = None, running_mean.astype(x.dtype)
+        # Statistics in float64 keep what float32 cannot hold of them.
+        offset = np.subtract(running_mean, shift, dtype=np.float64)
         wide -= per_channel(shift, ndim)
         var = running_var.astype(np.float64)
     std = np.sqrt(var + eps)

@@ -49,6 +49,7 @@ def check_batch_norm(
     vectors: dict[str, np.ndarray | None],
     training: bool,
     eps: float,
+    least: int = 2,
 ) -> None:
     """Raise unless the arguments of :func:`batch_norm_forward` fit together.
 
@@ -64,6 +65,8 @@ def check_batch_norm(
     training : bool
         Whether the batch's statistics will normalise.
     eps : float
+    least : int
+        Values per channel that training needs: fewer where others join their batches to it.
 
     Raises
     ------
@@ -99,7 +102,7 @@ def check_batch_norm(
             "or the network with net.float() or net.double() "
             "(float16 input with float32 parameters is the one mixture allowed)"
         )
-    if training and x.size == num_features > 0:
+    if training and x.size == num_features > 0 and least > 1:
         raise BatchSizeError(
             f"{who}: Expected more than 1 value per channel when training, got input of shape "
             f"{x.shape}; if it is the last batch of an epoch, DataLoader(..., drop_last=True) "

@@ -1,9 +1,11 @@
 """The statistics of a batch, per channel: measured, and merged."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npbn.functional.passes import channel_sums, per_channel
 
@@ -62,6 +64,37 @@ class BatchStatistics(NamedTuple):
         mean = self.mean + delta * (other.count / count)
         m2 = self.m2 + other.m2 + delta**2 * (self.count * other.count / count)
         return BatchStatistics(count, mean, m2)
+
+
+@np.errstate(all="ignore")
+def merge_all(parts: Sequence[BatchStatistics]) -> BatchStatistics:
+    """Return the statistics of several batches taken together, at least one.
+
+    What :meth:`BatchStatistics.merge` gives one after another, in a number of operations that
+    does not grow with the number of parts.
+    """
+    parts = [part for part in parts if part.count] or list(parts[:1])
+    counts = np.array([part.count for part in parts], np.float64)[:, None]
+    means, m2s = np.stack([part.mean for part in parts]), np.stack([part.m2 for part in parts])
+    count, first = sum(part.count for part in parts), means[0]
+    # Near the mean, and if all means are equal exactly that.
+    centre = first + (counts * (means - first)).sum(axis=0) / max(count, 1)
+    sums, squares = deviations(counts, means - centre, m2s)
+    return about(count, centre, sums.sum(axis=0), squares.sum(axis=0))
+
+
+def deviations(
+    count: ArrayLike, difference: np.ndarray, m2: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return Σ (x − c) and Σ (x − c)² of batches whose means are c + difference."""
+    sums = count * difference
+    return sums, m2 + sums * difference
+
+
+def about(count: int, c: np.ndarray, sums: np.ndarray, squares: np.ndarray) -> BatchStatistics:
+    """Return the statistics of `count` values from Σ (x − c) and Σ (x − c)², c near the mean."""
+    missed = sums / max(count, 1)
+    return BatchStatistics(count, c + missed, np.maximum(squares - sums * missed, 0))
 
 
 @np.errstate(all="ignore")

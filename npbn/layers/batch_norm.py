@@ -21,6 +21,7 @@ class BatchNorm(Module):
     """Everything but the shapes of input that a variant takes: the base of all variants."""
 
     input_shapes: ClassVar[dict[int, str]]  # by rank, for checks and messages
+    least_values: ClassVar[int] = 2  # per channel, of a batch in training
 
     running_mean: np.ndarray | None
     running_var: np.ndarray | None
@@ -84,7 +85,7 @@ class BatchNorm(Module):
             "weight": None if self.weight is None else self.weight.data,
             "bias": None if self.bias is None else self.bias.data,
         }
-        check_batch_norm(who, x, self.num_features, vectors, by_batch, self.eps)
+        check_batch_norm(who, x, self.num_features, vectors, by_batch, self.eps, self.least_values)
         if training:
             return self._apply_in_training(x, vectors["weight"], vectors["bias"])
         return batch_norm_forward(x, **vectors, training=by_batch, eps=self.eps)

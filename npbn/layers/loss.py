@@ -22,6 +22,9 @@ class _Loss:
     """Keeps the cache between the call and ``backward``."""
 
     _pending: tuple[Any, tuple[int, ...]] | None = None
+    # Of the latest call, for those who bring together the losses of several batches.
+    loss: float | np.ndarray | None = None
+    denominator: float = 1.0
 
     def __init__(self, reduction: str = "mean"):
         check_loss_options(type(self).__name__, reduction)
@@ -61,7 +64,13 @@ class _Loss:
 
     def _keep(self, loss: float | np.ndarray, cache: Any) -> float | np.ndarray:
         self._pending = (cache, np.shape(loss))
+        self.loss = loss
+        self.denominator = self._denominator(cache) if self.reduction == "mean" else 1.0
         return loss
+
+    def _denominator(self, cache: Any) -> float:
+        """Return what the mean was divided by."""
+        raise NotImplementedError
 
     def _backward(self, cache: Any, grad_output: np.ndarray | None) -> np.ndarray:
         raise NotImplementedError
@@ -130,6 +139,9 @@ class CrossEntropyLoss(_Loss):
             )
         )
 
+    def _denominator(self, cache: Any) -> float:
+        return float(cache.term_weight.sum())
+
     def _backward(self, cache: Any, grad_output: np.ndarray | None) -> np.ndarray:
         return cross_entropy_backward(cache, grad_output)
 
@@ -154,6 +166,9 @@ class MSELoss(_Loss):
     def __call__(self, x: ArrayLike, target: ArrayLike) -> float | np.ndarray:
         """Return the loss of `x` against `target`, of the same shape and dtype."""
         return self._keep(*mse_forward(*check_mse("MSELoss", x, target), self.reduction))
+
+    def _denominator(self, cache: Any) -> float:
+        return float(cache.difference.size)
 
     def _backward(self, cache: Any, grad_output: np.ndarray | None) -> np.ndarray:
         return mse_backward(cache, grad_output)

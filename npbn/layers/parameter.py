@@ -1,10 +1,23 @@
 """Parameter: a learnable array and its gradient."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from npbn.errors import DtypeError, ShapeError
 from npbn.functional.checks import float_array
+
+
+class RemovableHandle:
+    """What registering a hook returns."""
+
+    def __init__(self, hooks: dict):
+        self._hooks = hooks
+
+    def remove(self) -> None:
+        """Have the hook called no more."""
+        self._hooks.pop(self, None)
 
 
 class Parameter:
@@ -36,6 +49,7 @@ class Parameter:
         self._data = float_array("Parameter", data, "data")
         self._grad: np.ndarray | None = None
         self.requires_grad = requires_grad
+        self._hooks: dict[object, Callable[[Parameter], None]] = {}
 
     @property
     def data(self) -> np.ndarray:
@@ -71,6 +85,16 @@ class Parameter:
                 with np.errstate(all="ignore"):
                     grad = self._grad + grad
             self.grad = grad
+            for hook in list(self._hooks.values()):
+                hook(self)
+
+    def register_post_accumulate_grad_hook(
+        self, hook: "Callable[[Parameter], None]"
+    ) -> "RemovableHandle":
+        """Have `hook` called with the parameter whenever a gradient has been accumulated."""
+        handle = RemovableHandle(self._hooks)
+        self._hooks[handle] = hook
+        return handle
 
     @property
     def shape(self) -> tuple[int, ...]:

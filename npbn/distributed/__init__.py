@@ -1,0 +1,25 @@
+"""Training on several processes: a shard of each batch a rank, over MPI.
+
+``pip install 'npbn[mpi]'``, then ``mpiexec -n 2 python train.py``. All ranks run the same
+program. Its network is converted to synchronised BatchNorm and wrapped, its loader gives each
+rank a shard of every batch, and the numbers are those of one process. ``import npbn`` does not
+load this package.
+"""
+
+from npbn.distributed.communicator import Communicator
+from npbn.distributed.data_parallel import DataParallel
+from npbn.distributed.loader import DataLoader
+from npbn.distributed.mpi import communicator
+from npbn.distributed.sync_batch_norm import SyncBatchNorm, convert_sync_batch_norm
+from npbn.distributed.training import evaluate, train_step
+
+__all__ = [
+    "Communicator",
+    "DataLoader",
+    "DataParallel",
+    "SyncBatchNorm",
+    "communicator",
+    "convert_sync_batch_norm",
+    "evaluate",
+    "train_step",
+]

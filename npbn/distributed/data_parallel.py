@@ -1,0 +1,190 @@
+"""One network on several processes, each with a shard of every batch."""
+
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from npbn.distributed.buckets import Buckets
+from npbn.distributed.communicator import agree, broadcast_text
+from npbn.distributed.mpi import communicator
+from npbn.distributed.sync_batch_norm import SyncBatchNorm
+from npbn.errors import DistributedError
+from npbn.layers.batch_norm import BatchNorm
+from npbn.layers.loss import CrossEntropyLoss, MSELoss
+from npbn.layers.module import Module
+
+
+class DataParallel(Module):
+    """A network of which every rank has a copy, trained on one shard of each batch a rank.
+
+    All ranks start from rank 0's parameters and statistics. `backward` leaves on every rank the
+    gradients of the loss of the whole batch, the same bits, so that optimizers with the same
+    options keep the copies alike. For a mean loss over N samples, n of them on this rank::
+
+        gradient = Σ over ranks of  n / N · gradient of the rank's own mean
+
+    The factor goes in before the pass, since synchronised BatchNorm mixes the ranks' gradients on
+    the way; averaging the ranks' gradients afterwards would be wrong for shards of different
+    sizes. A rank without samples runs all the same, on an empty batch, and adds nothing. With
+    BatchNorm layers that are not synchronised (:func:`convert_sync_batch_norm`) each rank
+    normalises by its own shard, and all take over rank 0's running statistics, as in torch's
+    ``DistributedDataParallel``.
+
+    Parameters
+    ----------
+    net : Module
+        The same architecture, dtypes and options on all ranks; initial values may differ.
+    comm : mpi4py.MPI.Comm, Communicator, or None
+        The ranks; None is ``MPI.COMM_WORLD``.
+
+    Attributes
+    ----------
+    module : Module
+        `net`; keys of the ``state_dict`` begin with ``module.``, as in torch. Save
+        ``net.module``, on rank 0.
+    loss : float or None
+        The loss over all ranks, of the latest `backward` that was given a criterion.
+
+    Raises
+    ------
+    DistributedError
+        If a rank has another network: it names rank and difference.
+
+    Notes
+    -----
+    Messages per step, with P > 1: one gather of 8 · 4 bytes a rank before the backward pass; one
+    sum for each bucket of gradients (about 256 KB, as many as it takes, each sent as soon as its
+    gradients are there); and those of :class:`SyncBatchNorm`, two for each such layer. The sums
+    are in the parameters' dtype. Without synchronised BatchNorm, one broadcast of all running
+    statistics.
+
+    Examples
+    --------
+    With ``mpiexec -n 2 python ...``::
+
+        net = npbn.distributed.convert_sync_batch_norm(npbn.MLP())
+        net = npbn.distributed.DataParallel(net)
+        optimizer = npbn.SGD(net.parameters(), lr=0.01)
+        for x, target in npbn.distributed.DataLoader(dataset, batch_size=64):
+            loss, _ = npbn.distributed.train_step(net, x, target, criterion, optimizer)
+    """
+
+    def __init__(self, net: Module, comm: Any = None):
+        self.comm = communicator(comm)
+        self.module = net
+        self.loss: float | None = None
+        self._flats: list[np.ndarray] = []
+        if self.comm.size == 1:
+            return
+        mine = description(net).splitlines()
+        theirs = broadcast_text(self.comm, "\n".join(mine), "DataParallel").splitlines()
+        differences = (
+            f"expected rank 0's network, which has {b!r}, got {a!r}"
+            for a, b in zip_longest(mine, theirs, fillvalue="nothing more")
+            if a != b
+        )
+        agree(self.comm, next(differences, ""), "DataParallel")
+        for array in {id(a): a for _, a in net._state()}.values():
+            same = np.ascontiguousarray(array)
+            self.comm.broadcast(same, "DataParallel")
+            array[...] = same
+
+    def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, Any]:
+        y, cache = self.module._apply(x, predict)
+        if self.training and not predict:
+            self._share_statistics()
+        return y, cache
+
+    def _backward(self, grad_output: np.ndarray, cache: Any, input_grad: bool) -> np.ndarray | None:
+        return self.module._backward(grad_output, cache, input_grad)
+
+    def _share_statistics(self) -> None:
+        """Take over rank 0's running statistics of layers that are not synchronised."""
+        if self.comm.size == 1:
+            return
+        arrays = [
+            getattr(module, name)
+            for module in self.modules()
+            if isinstance(module, BatchNorm) and not isinstance(module, SyncBatchNorm)
+            for name in module._buffers
+            if getattr(module, name) is not None
+        ]
+        if arrays:
+            flat = np.concatenate([a.ravel().astype(np.float64) for a in arrays])
+            self.comm.broadcast(flat, "running statistics")
+            cuts = np.cumsum([a.size for a in arrays])[:-1]
+            for array, part in zip(arrays, np.split(flat, cuts), strict=True):
+                array[...] = part.reshape(array.shape)
+
+    def backward(
+        self,
+        grad_output: ArrayLike,
+        input_grad: bool = True,
+        criterion: CrossEntropyLoss | MSELoss | None = None,
+    ) -> np.ndarray | None:
+        """Accumulate the gradients of the whole batch's loss; return that of the shard's input.
+
+        Parameters
+        ----------
+        grad_output : ndarray, shape and dtype of the output
+            Gradient of this rank's loss.
+        input_grad : bool
+            False returns None, and the first layer skips the product.
+        criterion : CrossEntropyLoss or MSELoss, optional
+            Whose gradient it is: ranks then count by what its mean was divided by, with
+            ``ignore_index`` and class weights; a sum counts as it is. Without one it is taken as
+            that of a mean over samples.
+
+        Raises
+        ------
+        DistributedError
+            If a rank's loss or gradients are NaN or infinite, or a rank failed, is gone or does
+            something else: it names the rank.
+        BackwardError, ShapeError, DtypeError
+            As in :class:`npbn.Module`.
+        """
+        grad_output = np.asarray(grad_output)
+        if self.comm.size == 1:
+            self.loss = None if criterion is None else criterion.loss
+            return super().backward(grad_output, input_grad)
+        grad_output = grad_output * grad_output.dtype.type(self._share(grad_output, criterion))
+        with Buckets(self.module, self.comm, self._flats):
+            return super().backward(grad_output, input_grad)
+
+    def _share(
+        self, grad_output: np.ndarray, criterion: CrossEntropyLoss | MSELoss | None
+    ) -> float:
+        """Return the factor of this rank's gradient; set the loss of all ranks."""
+        reduction = "mean" if criterion is None else criterion.reduction
+        mine = len(grad_output) if criterion is None else criterion.denominator
+        loss = 0.0 if criterion is None else float(np.sum(criterion.loss))
+        if criterion is None:
+            loss = 0.0 if np.isfinite(grad_output).all() else np.nan
+        parts = self.comm.allgather(np.array([mine, loss, reduction == "mean"]), "loss")
+        counts, losses, means = parts.T
+        if len(set(means)) > 1:
+            raise DistributedError(
+                f"loss: expected one reduction on all ranks, got 'mean' on {np.flatnonzero(means)}"
+            )
+        counted = counts > 0  # the mean of nothing is NaN, and no reason to stop
+        broken = np.flatnonzero(counted & ~np.isfinite(losses))
+        if broken.size:
+            named = "; ".join(f"rank {rank}: loss {losses[rank]}" for rank in broken)
+            raise DistributedError(f"expected a finite loss on all ranks, got {named}")
+        total = float(counts.sum())
+        if criterion is not None:
+            summed = float((counts * losses)[counted].sum())
+            self.loss = summed / (total or np.nan) if reduction == "mean" else float(losses.sum())
+        if reduction != "mean":
+            return 1.0
+        return mine / total if total else 0.0
+
+
+def description(net: Module) -> str:
+    """Describe in lines what has to be the same on all ranks: layers, options and arrays."""
+    options = [f"{name}: {repr(m).splitlines()[0]}" for name, m in net.named_modules()]
+    arrays = [f"{key} {array.shape} {array.dtype}" for key, array in net._state()]
+    frozen = [f"{name} frozen" for name, p in net.named_parameters() if not p.requires_grad]
+    return "\n".join(options + arrays + frozen)

@@ -1,0 +1,139 @@
+"""The communicator over MPI: mpi4py's buffers, and waits that end."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+import numpy as np
+
+from npbn.distributed.communicator import Communicator, Exchange
+from npbn.distributed.watch import TIMEOUT, Watch
+from npbn.errors import DistributedError
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+INSTALL = "npbn.distributed needs mpi4py and an MPI library: pip install 'npbn[mpi]'"
+
+
+class MPICommunicator:
+    """A communicator on top of mpi4py's; made by :func:`communicator`."""
+
+    def __init__(self, comm: "MPI.Comm", timeout: float):
+        self._comm = comm.Dup()  # so that our messages meet nobody else's
+        self._watch = Watch(comm.Dup(), timeout)
+        self.rank: int = comm.rank
+        self.size: int = comm.size
+
+    def allgather(self, part: np.ndarray, what: str) -> np.ndarray:
+        """Return the parts of all ranks, each of shape (n,) float64, as (P, n)."""
+        mine = np.concatenate([[self._stamp(what)], part])
+        parts = np.empty((self.size, mine.size))
+        self._wait(self._guarded(lambda: self._comm.Iallgather(mine, parts)))
+        for rank in np.flatnonzero(parts[:, 0] != mine[0]):
+            raise self.fail(
+                f"it is at {what!r} and rank {rank} is not: all ranks have to do the same"
+            )
+        return parts[:, 1:]
+
+    def start_sum(self, array: np.ndarray, what: str) -> Exchange:
+        """Begin to add an array over all ranks, in place."""
+        from mpi4py import MPI
+
+        self._stamp(what)
+        request = self._guarded(lambda: self._comm.Iallreduce(MPI.IN_PLACE, array))
+        return _Sum(self, request, array)
+
+    def broadcast(self, array: np.ndarray, what: str) -> None:
+        """Overwrite an array with rank 0's."""
+        self._stamp(what)
+        self._wait(self._guarded(lambda: self._comm.Ibcast(array, root=0)))
+
+    def fail(self, reason: str) -> DistributedError:
+        """Tell the other ranks why this one cannot go on; return the error to raise."""
+        return self._watch.fail(reason)
+
+    def _stamp(self, what: str) -> float:
+        """Count an exchange; the number and `what` have to be the same on every rank."""
+        self._watch.enter(what)
+        return float(crc32(f"{self._watch.number} {what}".encode()))
+
+    def _wait(self, request: "MPI.Request") -> None:
+        self._guarded(lambda: self._watch.wait(request.Test))
+
+    def _guarded(self, call: Callable[[], Any]) -> Any:
+        from mpi4py import MPI
+
+        try:
+            return call()
+        except MPI.Exception as error:  # messages of different lengths, say
+            raise self.fail(f"MPI at {self._watch.what!r}: {error}") from error
+
+    def __deepcopy__(self, memo: dict) -> "MPICommunicator":
+        return self  # a copied network talks to the same ranks
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a communicator cannot be pickled: save net.state_dict(), or the network with npbn.save"
+        )
+
+    def __repr__(self) -> str:
+        return f"MPICommunicator(rank={self.rank}, size={self.size})"
+
+
+class _Sum:
+    """A sum under way; keeps the array alive."""
+
+    def __init__(self, comm: MPICommunicator, request: "MPI.Request", array: np.ndarray):
+        self._comm, self._request, self._array = comm, request, array
+
+    def poll(self) -> None:
+        self._request.Test()
+
+    def wait(self) -> np.ndarray:
+        self._comm._wait(self._request)
+        return self._array
+
+
+def communicator(comm: Any = None, timeout: float = TIMEOUT) -> Communicator:
+    """Return npbn's communicator on top of an mpi4py one.
+
+    The first call for a communicator is collective, as are all that use it; later ones return the
+    same. Whatever takes a `comm` calls it, so that there is a need for it only to set `timeout`.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm, Communicator, or None
+        None is ``MPI.COMM_WORLD``. What is a Communicator already is returned as it is.
+    timeout : float
+        Seconds for which a rank waits for the others before it gives up; of a rank that failed
+        or is gone it hears within one second.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without mpi4py, or the MPI library that it needs; says what to install.
+    """
+    if comm is not None and hasattr(comm, "start_sum"):
+        return comm
+    try:
+        from mpi4py import MPI
+    except (ModuleNotFoundError, RuntimeError) as error:  # RuntimeError: no MPI library
+        raise ModuleNotFoundError(INSTALL) from error
+    comm = MPI.COMM_WORLD if comm is None else comm
+    if not isinstance(comm, MPI.Comm):
+        raise TypeError(f"expected a communicator of mpi4py's, got {type(comm).__name__}")
+    known = comm.Get_attr(_keyval())
+    if known is None:
+        known = MPICommunicator(comm, timeout)
+        comm.Set_attr(_keyval(), known)
+    return known
+
+
+@lru_cache(maxsize=1)
+def _keyval() -> int:
+    """Return the key under which a communicator of MPI's has ours, as long as it lives."""
+    from mpi4py import MPI
+
+    return MPI.Comm.Create_keyval()

@@ -1,0 +1,210 @@
+"""BatchNorm over the batches of all ranks together."""
+
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from npbn.distributed.communicator import Communicator, raise_not_finite
+from npbn.distributed.mpi import communicator
+from npbn.errors import BatchSizeError
+from npbn.functional.batch_norm_exact import BatchNormCache
+from npbn.functional.batch_norm_parts import (
+    batch_norm_backward_elemt,
+    batch_norm_backward_reduce,
+    batch_norm_elemt,
+    batch_norm_stats,
+)
+from npbn.functional.statistics import BatchStatistics, about, deviations, merge_all
+from npbn.layers.batch_norm import BatchNorm
+from npbn.layers.batch_renorm import BatchRenorm
+from npbn.layers.ghost_batch_norm import GhostBatchNorm
+from npbn.layers.module import Module
+
+# Ranks up to which every rank gets the statistics of all and merges them: one message each, of a
+# size that grows with P. Beyond, two sums over the ranks, whose size does not.
+GATHER = 16
+
+
+class SyncCache(NamedTuple):
+    """What the backward pass of training needs: the shard's part, and the values of all ranks."""
+
+    shard: BatchNormCache
+    count: int
+
+
+class SyncBatchNorm(BatchNorm):
+    """Batch normalisation over the shards of all ranks; torch's ``nn.SyncBatchNorm``, on CPUs.
+
+    In training the statistics of the ranks' shards are merged, so that every rank normalises as
+    one process would normalise the whole batch, and has its running statistics. The gradient of
+    the input goes through the statistics to the shards of all ranks; the gradients of weight and
+    bias are the shard's own, for :class:`DataParallel` to add. Shards may differ in size and may
+    be empty; what counts is that the whole batch has more than one value per channel. Evaluation
+    is :class:`npbn.BatchNorm1d`'s, and exchanges nothing.
+
+    Parameters
+    ----------
+    num_features : int
+        C, of inputs (N, C) or (N, C, ...) of any rank.
+    eps, momentum, affine, track_running_stats, bias, dtype
+        :class:`npbn.BatchNorm1d`'s.
+    comm : mpi4py.MPI.Comm, Communicator, or None
+        The ranks; None is ``MPI.COMM_WORLD``. All have to run the same layers in the same order.
+
+    Raises
+    ------
+    ShapeError, DtypeError, ValueError
+        As in :class:`npbn.BatchNorm1d`.
+    BatchSizeError
+        On all ranks alike, on one value per channel in all of them together.
+    DistributedError
+        If another rank failed, is gone or is elsewhere, or if statistics are NaN or infinite: it
+        names the rank.
+
+    Notes
+    -----
+    Messages, per forward pass in training: up to 16 ranks (``GATHER``) one gather, to which each
+    contributes 8 · (2 + 2 C) bytes (count, mean and m2, and a stamp that tells whether all are at
+    the same exchange). With more, two sums, over 8 · (1 + C) and 8 · 2 C bytes. Per backward pass:
+    one sum over 8 · 2 C bytes. With one rank none.
+
+    S. Ioffe and C. Szegedy 2015, arXiv:1502.03167, equations of section 3, its sums over all
+    ranks; merging by Chan, Golub and LeVeque 1979.
+
+    Examples
+    --------
+    With two ranks (``mpiexec -n 2 python ...``)::
+
+        comm = MPI.COMM_WORLD
+        bn = npbn.distributed.SyncBatchNorm(256, comm=comm)
+        y = bn(x)                   # of this rank's samples, by the statistics of both ranks'
+    """
+
+    input_shapes: ClassVar[dict[int, str]] = {
+        2: "(N, C)",
+        3: "(N, C, L)",
+        4: "(N, C, H, W)",
+        5: "(N, C, D, H, W)",
+    }
+    least_values: ClassVar[int] = 0  # of a shard; those of all ranks are counted together
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        comm: Any = None,
+        *,
+        bias: bool = True,
+        dtype: DTypeLike = np.float32,
+    ):
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, bias=bias, dtype=dtype
+        )
+        self.comm = communicator(comm)
+
+    def _apply_in_training(
+        self, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None
+    ) -> tuple[np.ndarray, Any]:
+        who = f"{type(self).__name__}({self.num_features})"
+        statistics = merged(batch_norm_stats(x, weight), self.comm, f"{who} forward")
+        if statistics.count == 1 and self.num_features:
+            raise BatchSizeError(
+                f"{who}: Expected more than 1 value per channel when training, got one in the "
+                f"batches of all {self.comm.size} ranks together"
+            )
+        y, cache = batch_norm_elemt(x, statistics, weight, bias, self.eps)
+        if self.track_running_stats:
+            self._track(statistics)
+        return y, SyncCache(cache, statistics.count)
+
+    def _gradients(
+        self, grad_output: np.ndarray, cache: Any, input_grad: bool
+    ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+        if not isinstance(cache, SyncCache):  # of evaluation
+            return super()._gradients(grad_output, cache, input_grad)
+        shard, count = cache
+        sums = np.stack(batch_norm_backward_reduce(grad_output, shard))
+        grad_input = None
+        if input_grad:
+            total = sums.copy()
+            if self.comm.size > 1:
+                what = f"{type(self).__name__}({self.num_features}) backward"
+                total = self.comm.start_sum(total, what).wait()
+            grad_input = batch_norm_backward_elemt(grad_output, shard, count, *total)
+        return grad_input, *sums
+
+
+def merged(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchStatistics:
+    """Return the statistics of all ranks' batches together; the same bits on every rank."""
+    if comm.size == 1:
+        return statistics
+    reduce = gathered if comm.size <= GATHER else summed
+    result = reduce(statistics, comm, what)
+    if not np.isfinite(result.m2).all():
+        mine = np.isfinite(statistics.mean).all() and np.isfinite(statistics.m2).all()
+        raise_not_finite(comm, not mine, what)
+    return result
+
+
+def gathered(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchStatistics:
+    """Merge by gathering all statistics on every rank: for few ranks."""
+    count, mean, m2 = statistics
+    rows = comm.allgather(np.concatenate([[count], mean, m2]), what)
+    channels = mean.size
+    return merge_all(
+        [BatchStatistics(int(row[0]), row[1 : channels + 1], row[channels + 1 :]) for row in rows]
+    )
+
+
+@np.errstate(all="ignore")
+def summed(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchStatistics:
+    """Merge by two sums over the ranks, the mean's and then that of the deviations from it."""
+    count, mean, m2 = statistics
+    totals = comm.start_sum(np.concatenate([[count], count * mean]), f"{what}, mean").wait()
+    total = int(totals[0])
+    centre = totals[1:] / max(total, 1)
+    parts = np.stack(deviations(count, mean - centre, m2))
+    return about(total, centre, *comm.start_sum(parts, f"{what}, variance").wait())
+
+
+def convert_sync_batch_norm(net: Module, comm: Any = None) -> Module:
+    """Turn the BatchNorm layers of a network into :class:`SyncBatchNorm`; return the network.
+
+    In place: each layer is replaced by one with the same parameters and running statistics (the
+    same objects, so that an optimizer goes on with them), arguments and mode; a layer that occurs
+    twice by one. ``GhostBatchNorm`` and ``BatchRenorm`` layers, whose purpose it is to look at
+    small batches, stay as they are. A network that is a BatchNorm layer itself is not changed: the
+    new layer is returned.
+
+    Parameters
+    ----------
+    net : Module
+    comm : mpi4py.MPI.Comm, Communicator, or None
+        The ranks; None is ``MPI.COMM_WORLD``.
+    """
+    comm = communicator(comm)
+    if _converts(net):
+        return _synchronised(net, comm)
+    replaced: dict[int, SyncBatchNorm] = {}
+    for module in list(net.modules()):
+        for name, child in list(module._submodules()):
+            if _converts(child):
+                if id(child) not in replaced:
+                    replaced[id(child)] = _synchronised(child, comm)
+                setattr(module, name, replaced[id(child)])
+    return net
+
+
+def _converts(module: Module) -> bool:
+    kept = SyncBatchNorm | GhostBatchNorm | BatchRenorm
+    return isinstance(module, BatchNorm) and not isinstance(module, kept)
+
+
+def _synchronised(layer: BatchNorm, comm: Communicator) -> SyncBatchNorm:
+    sync = SyncBatchNorm.__new__(SyncBatchNorm)
+    vars(sync).update(layer.__getstate__(), comm=comm, described_as=type(layer))
+    return sync

@@ -1,0 +1,106 @@
+"""A step of training, and evaluation, over all ranks."""
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from npbn.distributed.data_parallel import DataParallel
+from npbn.distributed.mpi import communicator
+from npbn.errors import DistributedError
+from npbn.layers import CrossEntropyLoss, Module, MSELoss
+from npbn.optim import SGD
+from npbn.training import Batches, Criterion, Evaluation, by_class, some
+
+
+def train_step(
+    net: DataParallel,
+    x: np.ndarray,
+    target: np.ndarray,
+    criterion: CrossEntropyLoss | MSELoss,
+    optimizer: SGD,
+) -> tuple[float, np.ndarray]:
+    """Take one step of training on this rank's shard of a batch.
+
+    Returns
+    -------
+    loss : float
+        Of the whole batch, before the step; the same on every rank.
+    logits : ndarray
+        Of this rank's shard.
+    """
+    optimizer.zero_grad()
+    logits = net(x)
+    criterion(logits, target)
+    net.backward(criterion.backward(), input_grad=False, criterion=criterion)
+    optimizer.step()
+    return net.loss, logits
+
+
+def evaluate(
+    net: Module,
+    loader: Batches,
+    comm: Any = None,
+    criterion: Criterion | None = None,
+    *,
+    train_mode: bool = False,
+) -> Evaluation:
+    """Return loss and accuracy over the samples of all ranks, on every rank.
+
+    :func:`npbn.evaluate`'s result for the whole batches; the network is left as it was.
+
+    Parameters
+    ----------
+    net : Module
+        The same on all ranks.
+    loader : iterable of (x, target)
+        This rank's shards: of :class:`npbn.distributed.DataLoader`, say. The same number on each
+        rank; empty ones count for nothing.
+    comm : mpi4py.MPI.Comm, Communicator, or None
+        The ranks; None is ``MPI.COMM_WORLD``.
+    criterion, train_mode
+        :func:`npbn.evaluate`'s. In train mode a batch is that of all ranks if BatchNorm is
+        synchronised, else the rank's shard.
+
+    Raises
+    ------
+    DataError
+        If the loaders give no sample.
+    DistributedError
+        If the loaders give different numbers of batches, or a rank failed.
+
+    Notes
+    -----
+    Two gathers: of one number, and of 8 · 3 bytes a batch and 8 · 2 a class.
+    """
+    comm = communicator(comm)
+    forward = copy.deepcopy(net).train() if train_mode else net.predict
+    criterion = CrossEntropyLoss() if criterion is None else copy.copy(criterion)
+    batches, correct, total = [], np.zeros(0), np.zeros(0)
+    for x, target in loader:
+        logits = forward(x)
+        hits, samples = by_class(logits, target)
+        correct, total = (correct + hits, total + samples) if batches else (hits, samples)
+        loss = criterion(logits, target) if len(target) else 0.0
+        weight = getattr(criterion, "denominator", len(target)) if len(target) else 0.0
+        batches.append((loss if weight else 0.0, weight, len(target)))
+    if comm.size > 1:
+        shapes = comm.allgather(np.array([len(batches), len(total)], np.float64), "evaluate")
+        if (shapes != shapes[0]).any():
+            raise DistributedError(
+                "evaluate: expected as many batches (and classes) on each rank, got "
+                + ", ".join(f"{int(count)} ({int(classes)})" for count, classes in shapes)
+            )
+        mine = np.concatenate([np.ravel(batches), correct, total])
+        everyone = comm.allgather(mine, "evaluate")
+    else:
+        everyone = np.concatenate([np.ravel(batches), correct, total])[None]
+    losses, weights, counts = np.moveaxis(
+        everyone[:, : 3 * len(batches)].reshape(-1, len(batches), 3), 2, 0
+    )
+    with np.errstate(invalid="ignore"):
+        means = (losses * weights).sum(axis=0) / weights.sum(axis=0)
+    samples = counts.sum(axis=0)
+    correct, total = everyone[:, 3 * len(batches) :].sum(axis=0).astype(np.int64).reshape(2, -1)
+    count = some(int(samples.sum()))
+    return Evaluation(float(means[samples > 0] @ samples[samples > 0] / count), correct, total)
