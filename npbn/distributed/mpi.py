@@ -79,7 +79,10 @@ class MPICommunicator:
         )
 
     def __repr__(self) -> str:
-        return f"MPICommunicator(rank={self.rank}, size={self.size})"
+        # The launcher names a process that was killed by its number alone.
+        places = enumerate(self._watch.places)
+        ranks = [f"rank {rank} is process {process} on {node}" for rank, (node, process) in places]
+        return f"MPICommunicator of {self.size}: {', '.join(ranks)}"
 
 
 class _Sum:

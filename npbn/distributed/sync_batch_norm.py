@@ -15,7 +15,7 @@ from npbn.functional.batch_norm_parts import (
     batch_norm_elemt,
     batch_norm_stats,
 )
-from npbn.functional.statistics import BatchStatistics, about, deviations, merge_all
+from npbn.functional.statistics import BatchStatistics, about, merge_rows
 from npbn.layers.batch_norm import BatchNorm
 from npbn.layers.batch_renorm import BatchRenorm
 from npbn.layers.ghost_batch_norm import GhostBatchNorm
@@ -150,14 +150,13 @@ def merged(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchS
     return result
 
 
+@np.errstate(all="ignore")
 def gathered(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchStatistics:
     """Merge by gathering all statistics on every rank: for few ranks."""
     count, mean, m2 = statistics
     rows = comm.allgather(np.concatenate([[count], mean, m2]), what)
     channels = mean.size
-    return merge_all(
-        [BatchStatistics(int(row[0]), row[1 : channels + 1], row[channels + 1 :]) for row in rows]
-    )
+    return merge_rows(rows[:, 0], rows[:, 1 : channels + 1], rows[:, channels + 1 :])
 
 
 @np.errstate(all="ignore")
@@ -167,7 +166,8 @@ def summed(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchS
     totals = comm.start_sum(np.concatenate([[count], count * mean]), f"{what}, mean").wait()
     total = int(totals[0])
     centre = totals[1:] / max(total, 1)
-    parts = np.stack(deviations(count, mean - centre, m2))
+    sums = count * (mean - centre)
+    parts = np.stack([sums, m2 + sums * (mean - centre)])
     return about(total, centre, *comm.start_sum(parts, f"{what}, variance").wait())
 
 
@@ -179,6 +179,10 @@ def convert_sync_batch_norm(net: Module, comm: Any = None) -> Module:
     twice by one. ``GhostBatchNorm`` and ``BatchRenorm`` layers, whose purpose it is to look at
     small batches, stay as they are. A network that is a BatchNorm layer itself is not changed: the
     new layer is returned.
+
+    ``npbn.save`` and ``npbn.to_config`` describe the layers as what they were: a network loaded
+    from a file, or made from that description, is one for one process, to be folded, exported or
+    converted again.
 
     Parameters
     ----------

@@ -14,6 +14,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,6 +52,8 @@ class Watch:
     ----------
     number, what : int, str
         The exchange that this rank is at.
+    places : list of (str, int)
+        Machine and process of each rank.
     """
 
     def __init__(self, comm: "MPI.Comm", timeout: float):
@@ -59,15 +63,13 @@ class Watch:
         self._notes: dict[int, Note] = {}
         self._sent: list[tuple[MPI.Request, np.ndarray]] = []
         self._failure = ""
+        self.places = _places(comm)
         if comm.size == 1:
             return
-        self._places = _places(comm)
-        node = self._places[self._rank][0]
-        self._near = {rank for rank in others if self._places[rank][0] == node}
+        node = self.places[self._rank][0]
+        self._near = {rank for rank in others if self.places[rank][0] == node}
         self._near = {rank for rank in self._near if self._alive(rank)}
-        # MPICH's launcher sends it to the survivors of a rank that was killed; it would end them.
-        if hasattr(signal, "SIGUSR1") and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
-            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        _outlive_signal()
         atexit.register(self._leave)  # before MPI's own end, which waits for all ranks
 
     def enter(self, what: str) -> None:
@@ -102,56 +104,70 @@ class Watch:
         return DistributedError(self._failure)
 
     def _look(self, waited: float) -> None:
+        """Raise DistributedError if there is no use in waiting on."""
         self._read()
+        reason = self._told() or self._gone() or (self._late() if waited > self._timeout else "")
+        if reason:
+            self._failure = reason
+            raise DistributedError(reason)
+
+    def _told(self) -> str:
+        """Return what the notes say against waiting."""
         for rank, note in self._notes.items():
             if note.kind == FAILED:
-                self._give_up(note.text)
+                return note.text
             if note.kind == ENDED and note.number < self.number:
-                self._give_up(
+                return (
                     f"rank {rank} has ended, after exchange {note.number}, while rank "
                     f"{self._rank} waits for it at exchange {self.number}, {self.what!r}"
                 )
             if note.kind == WAITING and note.number == self.number and note.text != self.what:
-                self._give_up(
+                return (
                     f"rank {rank} is at {note.text!r} and rank {self._rank} at {self.what!r}: "
                     "all ranks have to do the same"
                 )
-        for rank in self._near:
-            ended = self._notes.get(rank)
-            if not (ended and ended.kind == ENDED) and not self._alive(rank):
-                self._read()  # it may have said so just before
-                if self._notes.get(rank, Note("", 0, "")).kind != ENDED:
-                    self._give_up(f"{self._name(rank)} is gone: killed, or it crashed")
-        if waited > self._timeout:
-            late = [
-                rank
-                for rank in range(self._comm.size)
-                if rank != self._rank
-                and (rank not in self._notes or self._notes[rank].number < self.number)
-            ]
-            who = ", ".join(map(self._name, late)) or "the others"
-            self._give_up(
-                f"{who} did not come to exchange {self.number}, {self.what!r}, within "
-                f"{self._timeout:g} s"
-            )
+        return ""
 
-    def _give_up(self, reason: str) -> None:
-        self._failure = reason
-        raise DistributedError(reason)
+    def _gone(self) -> str:
+        """Return which process of this machine is there no more, though it has not said goodbye."""
+        missing = [rank for rank in self._near if not self._alive(rank)]
+        self._read()  # their last notes
+        gone = [rank for rank in missing if self._state(rank) not in (ENDED, FAILED)]
+        return f"{self._name(gone[0])} is gone: killed, or it crashed" if gone else ""
+
+    def _late(self) -> str:
+        """Return which ranks have not come here."""
+        late = [
+            rank
+            for rank in range(self._comm.size)
+            if rank != self._rank
+            and (rank not in self._notes or self._notes[rank].number < self.number)
+        ]
+        return (
+            f"{', '.join(map(self._name, late)) or 'another rank'} did not come to exchange "
+            f"{self.number}, {self.what!r}, within {self._timeout:g} s"
+        )
+
+    def _state(self, rank: int) -> str:
+        return self._notes[rank].kind if rank in self._notes else ""
 
     def _name(self, rank: int) -> str:
-        node, process = self._places[rank]
+        node, process = self.places[rank]
         return f"rank {rank} (process {process} on {node})"
 
     def _alive(self, rank: int) -> bool:
+        process = self.places[rank][1]
         if os.name != "posix":  # elsewhere `kill` kills
             return True
         try:
-            os.kill(self._places[rank][1], 0)
+            os.kill(process, 0)
         except ProcessLookupError:
             return False
         except OSError:  # it is somebody else's: there it is
             return True
+        with suppress(OSError):  # Linux alone says whether it has ended, and nobody looked yet
+            status = Path(f"/proc/{process}/stat").read_text(errors="replace")
+            return status.rpartition(")")[2].split()[0] not in "ZX"
         return True
 
     # -- notes ------------------------------------------------------------------------------
@@ -198,7 +214,7 @@ class Watch:
 
     def _all_ended(self) -> bool:
         self._read()
-        ended = {rank for rank, note in self._notes.items() if note.kind in (FAILED, ENDED)}
+        ended = {rank for rank in self._notes if self._state(rank) in (FAILED, ENDED)}
         gone = {rank for rank in self._near if not self._alive(rank)}
         return len(ended | gone) == self._comm.size - 1
 
@@ -215,3 +231,10 @@ def _places(comm: "MPI.Comm") -> list[tuple[str, int]]:
     texts = [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in everyone]
     pairs = [text.split(" ", 1) for text in texts]
     return [(node, int(process)) for process, node in pairs]
+
+
+def _outlive_signal() -> None:
+    """Ignore SIGUSR1, which would end the process: MPICH tells survivors so of a killed rank."""
+    with suppress(AttributeError, ValueError):  # not on Windows; the main thread's business
+        if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)

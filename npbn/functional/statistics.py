@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from npbn.functional.passes import channel_sums, per_channel
 
@@ -73,22 +72,18 @@ def merge_all(parts: Sequence[BatchStatistics]) -> BatchStatistics:
     What :meth:`BatchStatistics.merge` gives one after another, in a number of operations that
     does not grow with the number of parts.
     """
-    parts = [part for part in parts if part.count] or list(parts[:1])
-    counts = np.array([part.count for part in parts], np.float64)[:, None]
-    means, m2s = np.stack([part.mean for part in parts]), np.stack([part.m2 for part in parts])
-    count, first = sum(part.count for part in parts), means[0]
+    counts = np.array([part.count for part in parts], np.float64)
+    return merge_rows(counts, np.stack([p.mean for p in parts]), np.stack([p.m2 for p in parts]))
+
+
+def merge_rows(counts: np.ndarray, means: np.ndarray, m2s: np.ndarray) -> BatchStatistics:
+    """Return what :func:`merge_all` does, of counts (P,), means and m2s (P, C), in float64."""
+    count, first = int(counts.sum()), means[counts.argmax()]
     # Near the mean, and if all means are equal exactly that.
-    centre = first + (counts * (means - first)).sum(axis=0) / max(count, 1)
-    sums, squares = deviations(counts, means - centre, m2s)
-    return about(count, centre, sums.sum(axis=0), squares.sum(axis=0))
-
-
-def deviations(
-    count: ArrayLike, difference: np.ndarray, m2: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return Σ (x − c) and Σ (x − c)² of batches whose means are c + difference."""
-    sums = count * difference
-    return sums, m2 + sums * difference
+    centre = first + counts @ (means - first) / max(count, 1)
+    differences = means - centre
+    sums = counts @ differences
+    return about(count, centre, sums, m2s.sum(axis=0) + counts @ np.square(differences))
 
 
 def about(count: int, c: np.ndarray, sums: np.ndarray, squares: np.ndarray) -> BatchStatistics:
