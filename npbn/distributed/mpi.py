@@ -23,6 +23,8 @@ class MPICommunicator:
     def __init__(self, comm: "MPI.Comm", timeout: float):
         self._comm = comm.Dup()  # so that our messages meet nobody else's
         self._watch = Watch(comm.Dup(), timeout)
+        # What a failure leaves unfinished MPI may write to still: requests hold their arrays.
+        self._open: dict[int, MPI.Request] = {}
         self.rank: int = comm.rank
         self.size: int = comm.size
 
@@ -30,7 +32,7 @@ class MPICommunicator:
         """Return the parts of all ranks, each of shape (n,) float64, as (P, n)."""
         mine = np.concatenate([[self._stamp(what)], part])
         parts = np.empty((self.size, mine.size))
-        self._wait(self._guarded(lambda: self._comm.Iallgather(mine, parts)))
+        self._wait(self._start(lambda: self._comm.Iallgather(mine, parts)))
         for rank in np.flatnonzero(parts[:, 0] != mine[0]):
             raise self.fail(
                 f"it is at {what!r} and rank {rank} is not: all ranks have to do the same"
@@ -42,13 +44,12 @@ class MPICommunicator:
         from mpi4py import MPI
 
         self._stamp(what)
-        request = self._guarded(lambda: self._comm.Iallreduce(MPI.IN_PLACE, array))
-        return _Sum(self, request, array)
+        return _Sum(self, self._start(lambda: self._comm.Iallreduce(MPI.IN_PLACE, array)), array)
 
     def broadcast(self, array: np.ndarray, what: str) -> None:
         """Overwrite an array with rank 0's."""
         self._stamp(what)
-        self._wait(self._guarded(lambda: self._comm.Ibcast(array, root=0)))
+        self._wait(self._start(lambda: self._comm.Ibcast(array, root=0)))
 
     def fail(self, reason: str) -> DistributedError:
         """Tell the other ranks why this one cannot go on; return the error to raise."""
@@ -59,8 +60,14 @@ class MPICommunicator:
         self._watch.enter(what)
         return float(crc32(f"{self._watch.number} {what}".encode()))
 
+    def _start(self, operation: Callable[[], "MPI.Request"]) -> "MPI.Request":
+        request = self._guarded(operation)
+        self._open[id(request)] = request
+        return request
+
     def _wait(self, request: "MPI.Request") -> None:
         self._guarded(lambda: self._watch.wait(request.Test))
+        del self._open[id(request)]
 
     def _guarded(self, call: Callable[[], Any]) -> Any:
         from mpi4py import MPI

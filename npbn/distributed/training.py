@@ -76,31 +76,33 @@ def evaluate(
     comm = communicator(comm)
     forward = copy.deepcopy(net).train() if train_mode else net.predict
     criterion = CrossEntropyLoss() if criterion is None else copy.copy(criterion)
-    batches, correct, total = [], np.zeros(0), np.zeros(0)
+    batches, correct, total = [], [], []
     for x, target in loader:
         logits = forward(x)
         hits, samples = by_class(logits, target)
-        correct, total = (correct + hits, total + samples) if batches else (hits, samples)
+        correct.append(hits)
+        total.append(samples)
         loss = criterion(logits, target) if len(target) else 0.0
         weight = getattr(criterion, "denominator", len(target)) if len(target) else 0.0
         batches.append((loss if weight else 0.0, weight, len(target)))
+    classes = len(total[0]) if total else 0
+    sizes = np.array([[len(batches), classes]], np.float64)
+    mine = np.concatenate([np.ravel(batches), np.sum(correct, axis=0), np.sum(total, axis=0)])
+    everyone = mine[None]
     if comm.size > 1:
-        shapes = comm.allgather(np.array([len(batches), len(total)], np.float64), "evaluate")
-        if (shapes != shapes[0]).any():
+        sizes = comm.allgather(sizes[0], "evaluate")
+        if (sizes != sizes[0]).any():
             raise DistributedError(
                 "evaluate: expected as many batches (and classes) on each rank, got "
-                + ", ".join(f"{int(count)} ({int(classes)})" for count, classes in shapes)
+                + ", ".join(f"{count:g} ({classes:g})" for count, classes in sizes)
             )
-        mine = np.concatenate([np.ravel(batches), correct, total])
         everyone = comm.allgather(mine, "evaluate")
-    else:
-        everyone = np.concatenate([np.ravel(batches), correct, total])[None]
-    losses, weights, counts = np.moveaxis(
-        everyone[:, : 3 * len(batches)].reshape(-1, len(batches), 3), 2, 0
-    )
-    with np.errstate(invalid="ignore"):
-        means = (losses * weights).sum(axis=0) / weights.sum(axis=0)
+    some(len(batches))
+    parts, rest = np.split(everyone, [3 * len(batches)], axis=1)
+    losses, weights, counts = parts.reshape(comm.size, len(batches), 3).transpose(2, 0, 1)
     samples = counts.sum(axis=0)
-    correct, total = everyone[:, 3 * len(batches) :].sum(axis=0).astype(np.int64).reshape(2, -1)
-    count = some(int(samples.sum()))
-    return Evaluation(float(means[samples > 0] @ samples[samples > 0] / count), correct, total)
+    with np.errstate(invalid="ignore"):  # of a batch that counts for nothing
+        means = (losses * weights).sum(axis=0) / weights.sum(axis=0)
+        loss = np.where(samples > 0, means * samples, 0.0).sum() / some(int(samples.sum()))
+    right, number = rest.sum(axis=0).astype(np.int64).reshape(2, classes)
+    return Evaluation(float(loss), right, number)
