@@ -76,18 +76,16 @@ def evaluate(
     comm = communicator(comm)
     forward = copy.deepcopy(net).train() if train_mode else net.predict
     criterion = CrossEntropyLoss() if criterion is None else copy.copy(criterion)
-    batches, correct, total = [], [], []
+    batches, tallies = [], []
     for x, target in loader:
         logits = forward(x)
-        hits, samples = by_class(logits, target)
-        correct.append(hits)
-        total.append(samples)
+        tallies.append(np.concatenate(by_class(logits, target)))
         loss = criterion(logits, target) if len(target) else 0.0
         weight = getattr(criterion, "denominator", len(target)) if len(target) else 0.0
         batches.append((loss if weight else 0.0, weight, len(target)))
-    classes = len(total[0]) if total else 0
+    classes = len(tallies[0]) // 2 if tallies else 0
     sizes = np.array([[len(batches), classes]], np.float64)
-    mine = np.concatenate([np.ravel(batches), np.sum(correct, axis=0), np.sum(total, axis=0)])
+    mine = np.concatenate([np.ravel(batches), np.ravel(np.sum(tallies, axis=0))])
     everyone = mine[None]
     if comm.size > 1:
         sizes = comm.allgather(sizes[0], "evaluate")
