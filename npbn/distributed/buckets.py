@@ -90,8 +90,9 @@ class Buckets:
             for parameter, grad in unflatten(flat, bucket):
                 grad = grad.astype(parameter.dtype, order="K")  # a copy: the flat array is ours
                 grads[parameter] = grads[parameter] + grad if parameter in grads else grad
-        for parameter in self._reached:
-            parameter.accumulate(grads[parameter])
+        for parameter, grad in grads.items():
+            if parameter in self._reached or grad.any():  # another rank may have reached it
+                parameter.accumulate(grad)
 
     def _restore(self) -> None:
         for parameter, grad in self._before.items():

@@ -180,9 +180,9 @@ def convert_sync_batch_norm(net: Module, comm: Any = None) -> Module:
     small batches, stay as they are. A network that is a BatchNorm layer itself is not changed: the
     new layer is returned.
 
-    ``npbn.save`` and ``npbn.to_config`` describe the layers as what they were: a network loaded
-    from a file, or made from that description, is one for one process, to be folded, exported or
-    converted again.
+    ``npbn.to_config`` describes the layers as what they were: a network made from that description,
+    with the ``state_dict`` of this one, is one for one process, to be folded, exported or converted
+    again.
 
     Parameters
     ----------

@@ -1,0 +1,338 @@
+"""Train a network on several processes, with BatchNorm synchronised over them and without.
+
+Every batch is split into a shard a rank. With synchronised BatchNorm the losses are those of one
+process; with a BatchNorm of each rank's own they are not. To show it, the same ranks train once
+more in smaller groups, down to one rank alone. A picture and results.json go to --out.
+
+    mpiexec -n 2 python examples/mnist_mpi.py                    # 5,000 digits, 1 and 2 ranks
+    mpiexec -n 4 python examples/mnist_mpi.py                    # 1, 2 and 4 ranks
+    mpiexec -n 2 python examples/mnist_mpi.py --network cnn      # convolutions, under a minute
+    mpiexec -n 2 python examples/mnist_mpi.py --dtype float64    # agreement to 1e-9, or status 1
+    mpiexec -n 4 python examples/mnist_mpi.py --resume           # go on with a run of 2 ranks
+
+mpiexec comes with ``pip install -e '.[examples,mpi]'``; without it there is one rank.
+"""
+
+import argparse
+import os
+import sys
+import zlib
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from itertools import groupby
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+import npbn
+from npbn import distributed, models
+from npbn.errors import CheckpointError, DataError, DistributedError, NpbnError
+
+INSTALL = "pip install -e '.[examples,mpi]'"
+
+try:
+    import mnist_mpi_report
+    from mnist_compare import EMBEDDED, build, load, positive, prepare_folder
+    from mnist_mpi_report import Run
+    from mpi4py import MPI
+    from threadpoolctl import threadpool_limits
+except ModuleNotFoundError as error:
+    sys.exit(f"mnist_mpi needs {error.name}: {INSTALL}")
+except RuntimeError as error:  # mpi4py without an MPI library
+    sys.exit(f"mnist_mpi needs an MPI library: {INSTALL} ({str(error).splitlines()[0]})")
+
+WORLD = MPI.COMM_WORLD
+# What decides a run's numbers, beside the number of ranks. Of --data it is the images that count.
+DECISIVE = ["network", "epochs", "batch_size", "lr", "hidden_dim", "dtype", "seed"]
+
+
+class RefusedError(Exception):
+    """Why training cannot begin; raised on all ranks alike."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train and compare; return the exit status."""
+    options = parse(arguments)
+    try:
+        return train_all(options)
+    except RefusedError as error:
+        if WORLD.rank == 0:
+            print(f"mnist_mpi: error: {error}", file=sys.stderr)
+    except DistributedError as error:  # the others have one of their own
+        print(f"mnist_mpi: error on rank {WORLD.rank}: {error}", file=sys.stderr)
+    except (NpbnError, OSError) as error:
+        distributed.communicator(WORLD).fail(str(error))  # the others wait for this rank
+        print(f"mnist_mpi: error on rank {WORLD.rank}: {error}", file=sys.stderr)
+    return 2
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line; what is wrong with it, rank 0 says."""
+    parser = argparse.ArgumentParser(
+        description="Train a network on several processes: mpiexec -n 2 python mnist_mpi.py",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--network", choices=["mlp", "cnn"], default="mlp", help="npbn.MLP or npbn.CNN")
+    add("--data", type=Path, default=EMBEDDED, metavar="DIR", help="folder of MNIST-format files")
+    add("--out", type=Path, default=Path("runs/mnist_mpi"), metavar="DIR", help="for results")
+    add("--epochs", type=positive(int), default=3, metavar="N", help="passes over the images")
+    add("--batch-size", type=positive(int), default=64, metavar="N", help="images of all ranks")
+    add("--lr", type=positive(float), default=0.01, metavar="RATE", help="learning rate of SGD")
+    add(
+        "--hidden-dim",
+        type=positive(int),
+        default=256,
+        metavar="N",
+        help="width of hidden Linear layers",
+    )
+    add("--dtype", choices=["float32", "float64"], default="float32", help="of the network")
+    add("--seed", type=int, default=0, metavar="N", help="for weights and order of the images")
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="for the state after each epoch, .npz or .safetensors, kept at the end; "
+        "None is checkpoint.npz in --out, deleted at the end",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint, if there is one, with any number of ranks",
+    )
+    if WORLD.rank == 0:
+        return parser.parse_args(arguments)
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        return parser.parse_args(arguments)
+
+
+def show(line: str = "") -> None:
+    """Print on rank 0, and at once: under mpiexec standard output is a pipe."""
+    if WORLD.rank == 0:
+        print(line, flush=True)
+
+
+def train_all(options: argparse.Namespace) -> int:
+    """Train on all ranks, then on groups of fewer; show, save, and return the exit status."""
+    show(places())
+    threads, shared = share_cpus()
+    train_set, test_set, progress = prepare(options)
+    show(
+        f"{options.network.upper()}, {options.dtype}: {len(train_set)} training and "
+        f"{len(test_set)} test images, batches of {options.batch_size} over all ranks, "
+        f"learning rate {options.lr}"
+    )
+    if shared:
+        show(f"{shared}: the seconds do not tell what more CPUs would bring")
+    runs = []
+    with threadpool_limits(threads):
+        for size in group_sizes():
+            # All groups of a size do the same: so no rank waits for what takes long.
+            group = WORLD if size == WORLD.size else WORLD.Split(WORLD.rank // size)
+            for synchronised in (True, False):
+                run = Run(size, synchronised, of_all=size == WORLD.size)
+                train(run, group, train_set, test_set, options, progress)
+                runs.append(run)
+    if WORLD.rank:
+        return 0
+    differences = mnist_mpi_report.differences(runs)
+    mnist_mpi_report.print_table(runs, differences)
+    mnist_mpi_report.save(options, runs, differences)
+    progress.finish()
+    return mnist_mpi_report.verdict(options.dtype, runs, differences)
+
+
+def places() -> str:
+    """Name every rank's process: of a run that it ends, MPICH's launcher names no ranks."""
+    found = enumerate(WORLD.allgather((MPI.Get_processor_name(), os.getpid())))
+    nodes = [
+        f"on {node} " + ", ".join(f"rank {rank} is process {pid}" for rank, (_, pid) in ranks)
+        for node, ranks in groupby(found, key=lambda place: place[1][0])
+    ]
+    return f"{WORLD.size} rank{'s' * (WORLD.size > 1)}: {'; '.join(nodes)}"
+
+
+def share_cpus() -> tuple[int, str]:
+    """Share a machine's CPUs out among its ranks; return a rank's threads, and if CPUs lack."""
+    ranks = WORLD.Split_type(MPI.COMM_TYPE_SHARED).size
+    allowed = hasattr(os, "sched_getaffinity")  # not on macOS and Windows
+    cpus = len(os.sched_getaffinity(0)) if allowed else os.cpu_count() or 1
+    threads = max(1, cpus // ranks)
+    npbn.set_num_threads(threads)
+    return threads, f"{ranks} ranks take turns on {cpus} CPUs" if ranks > cpus else ""
+
+
+def group_sizes() -> list[int]:
+    """Return the numbers of ranks into which all can be split evenly, all of them first."""
+    return [size for size in range(WORLD.size, 0, -1) if WORLD.size % size == 0]
+
+
+def prepare(options: argparse.Namespace) -> tuple[npbn.ArrayDataset, npbn.ArrayDataset, "Progress"]:
+    """Read the images, on every rank, and the checkpoint, on rank 0."""
+    problem, prepared = "", None
+    try:
+        if options.seed < 0:
+            raise DataError(f"--seed: expected 0 or more, got {options.seed}")
+        if WORLD.rank == 0:
+            prepare_folder(options.out)
+        train_set, test_set = (load(options, train) for train in (True, False))
+        check_shards(options, len(train_set), len(test_set))
+        prepared = train_set, test_set, Progress(options, train_set)
+    except (NpbnError, OSError) as error:
+        problem = str(error)
+    for rank, text in enumerate(WORLD.allgather(problem)):
+        if text:
+            raise RefusedError(f"rank {rank}: {text}" if rank else text)
+    prepared[2].share()
+    return prepared
+
+
+def check_shards(options: argparse.Namespace, train: int, test: int) -> None:
+    """Refuse what cannot be shared out among the ranks."""
+    ranks = WORLD.size
+    if min(options.batch_size, train, test) < ranks:
+        raise DataError(
+            f"{ranks} ranks take an image each at least, of batches and of images: there are "
+            f"{options.batch_size} in a batch (--batch-size), {train} for training, {test} to test"
+        )
+    if options.network == "cnn":  # whose BatchNorm has many pixels of one image
+        return
+    for size in group_sizes():
+        for batch in {options.batch_size, train % options.batch_size}:
+            if 1 in {batch // size, -(-batch // size)}:
+                raise DataError(
+                    f"--batch-size {options.batch_size}: of a batch of {batch} of the {train} "
+                    f"images one of {size} ranks gets a single one, which BatchNorm that is not "
+                    "synchronised cannot normalise in training; choose another"
+                )
+
+
+def train(
+    run: Run,
+    group: MPI.Comm,
+    train_set: npbn.ArrayDataset,
+    test_set: npbn.ArrayDataset,
+    options: argparse.Namespace,
+    progress: "Progress",
+) -> None:
+    """Train one network on one group of ranks, from where a killed run was."""
+    rng = np.random.default_rng(options.seed)
+    net = build(models, True, train_set, options, dtype=options.dtype, rng=rng)
+    if run.synchronised:
+        net = distributed.convert_sync_batch_norm(net, group)
+    net = distributed.DataParallel(net, group)
+    criterion, optimizer = npbn.CrossEntropyLoss(), npbn.SGD(net.parameters(), lr=options.lr)
+    order = np.random.default_rng(options.seed)
+    loader = distributed.DataLoader(
+        train_set, options.batch_size, shuffle=True, rng=order, comm=group
+    )
+    tests = distributed.DataLoader(test_set, options.batch_size, comm=group)
+
+    show(mnist_mpi_report.header(run, WORLD.size))
+    done = progress.restore(run, net.module, optimizer, order)
+    if done:
+        show(f"resumed after epoch {done}, by {run.by[-1]} rank{'s' * (run.by[-1] > 1)}")
+    for epoch in range(done + 1, options.epochs + 1):
+        start = perf_counter()
+        for x, target in loader:
+            loss, _ = distributed.train_step(net, x, target, criterion, optimizer)
+            if not np.isfinite(loss):  # with more ranks than one train_step says it
+                raise DistributedError(f"expected a finite loss, got {loss}: try a smaller --lr")
+            run.losses.append(loss)
+        run.seconds.append(perf_counter() - start)
+        run.accuracies.append(distributed.evaluate(net, tests, group).accuracy)
+        run.by.append(run.ranks)
+        progress.save(run, net.module, optimizer, order)  # first: what is shown is safe
+        show(mnist_mpi_report.epoch_line(run, epoch, len(train_set), options.batch_size))
+
+
+class Progress:
+    """The states of all runs in a file, which rank 0 writes after each epoch and alone reads.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        With `resume`, what the file holds is read here.
+    data : ArrayDataset
+        The training images.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is of a run with other options; on rank 0, as the next.
+    OSError
+        If it cannot be written.
+    """
+
+    def __init__(self, options: argparse.Namespace, data: npbn.ArrayDataset) -> None:
+        self.path: Path = options.checkpoint or options.out / "checkpoint.npz"
+        self.keep = options.checkpoint is not None
+        self.options = {name: getattr(options, name) for name in DECISIVE}
+        checksums = [zlib.crc32(np.ascontiguousarray(part, np.float32)) for part in data.arrays]
+        self.options["data"] = "images and labels of checksums {} and {}".format(*checksums)
+        self.runs: dict[str, Any] = {}
+        if WORLD.rank:
+            return
+        if options.resume and self.path.exists():
+            found = npbn.load(self.path)
+            self._check(found.metadata.get("mnist_mpi"))
+            self.runs = dict(found)
+        elif options.resume:
+            show(f"there is no {self.path} yet: this run starts at the beginning")
+        self._write()  # if it cannot be written, that shows before hours of training, not after
+
+    def _check(self, saved: dict[str, Any] | None) -> None:
+        if saved is None:
+            raise CheckpointError(f"{self.path} is no checkpoint of mnist_mpi")
+        others = [
+            f"--{name.replace('_', '-')} was {saved.get(name)}, is {mine}"
+            for name, mine in self.options.items()
+            if saved.get(name) != mine
+        ]
+        if others:
+            raise CheckpointError(
+                f"--resume: {self.path} is of a run with other options: {'; '.join(others)}"
+            )
+
+    def share(self) -> None:
+        """Hand what rank 0 has read to the others: they need not see the file."""
+        self.runs = WORLD.bcast(self.runs)
+
+    def restore(self, run: Run, net: npbn.Module, optimizer: npbn.SGD, order: Any) -> int:
+        """Put a run where the file left it; return the epochs that are done."""
+        state = self.runs.get(run.key)
+        if state is None:
+            return 0
+        net.load_state_dict(state["net"])
+        optimizer.load_state_dict(state["optimizer"])
+        order.bit_generator.state = state["order"]
+        for name, values in state["records"].items():
+            setattr(run, name, values.tolist())
+        return state["epoch"]
+
+    def save(self, run: Run, net: npbn.Module, optimizer: npbn.SGD, order: Any) -> None:
+        """Save all runs so far, this one as it is; on rank 0."""
+        if WORLD.rank:
+            return
+        self.runs[run.key] = {
+            "epoch": len(run.by),
+            "net": net.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "order": order.bit_generator.state,
+            "records": {name: np.array(values) for name, values in run.records().items()},
+        }
+        self._write()
+
+    def _write(self) -> None:
+        npbn.save(self.runs, self.path, metadata={"mnist_mpi": self.options})
+
+    def finish(self) -> None:
+        """Delete the file, unless it was asked for."""
+        if not self.keep:
+            self.path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
