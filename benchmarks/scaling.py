@@ -1,11 +1,11 @@
-"""How a training step's time per sample grows with the batch size and with the width."""
+"""How a training step's time grows with the batch size, with the width, and with MPI ranks."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import network, report
+from benchmarks import network, ranks, report
 from benchmarks.contenders import modules
 from benchmarks.harness import Entry, Team
 
@@ -21,7 +21,7 @@ TITLES = {"batch": f"batch size (width {WIDTH})", "width": f"width (batch {BATCH
 
 
 def run(out: Path, quick: bool, threads: list[int]) -> None:
-    """Measure, and write scaling.json, .md and .png into `out`."""
+    """Measure, and write scaling.json, .md and .png into `out`; then ranks.json, .md and .png."""
     contests = []
     for count in threads:
         with Team(__name__, modules(*CONTENDERS), count) as team:
@@ -33,6 +33,7 @@ def run(out: Path, quick: bool, threads: list[int]) -> None:
                     contests.append(team.contest(about, entries, 3 if quick else 15))
                     report.progress(f"{sweep} {size}", contests[-1])
     report.write(out, "scaling", contests, markdown(contests), draw)
+    ranks.run(out, quick)
 
 
 def halves(xs: list[int]) -> tuple[slice, slice]:
