@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from tqdm import tqdm
 
 import npbn
 from npbn.checkpoint import load, save
@@ -87,6 +89,8 @@ def killed_after(seconds, words):
     """Run the program in a copy of this process, kill -9 it then; return whether it was done."""
     child = os.fork()
     if not child:
+        # tqdm's own is shared by all processes: whoever dies with it in hand hangs the others.
+        tqdm.set_lock(threading.RLock())
         status = 1
         try:
             status = main(*words)[0]
