@@ -1,6 +1,7 @@
 """One network on several processes, each with a shard of every batch."""
 
 from itertools import zip_longest
+from math import isfinite, nan
 from typing import Any
 
 import numpy as np
@@ -55,10 +56,10 @@ class DataParallel(Module):
     Notes
     -----
     Messages per step, with P > 1: one gather of 8 · 4 bytes a rank before the backward pass; one
-    sum for each bucket of gradients (about 256 KB, as many as it takes, each sent as soon as its
-    gradients are there); and those of :class:`SyncBatchNorm`, two for each such layer. The sums
-    are in the parameters' dtype. Without synchronised BatchNorm, one broadcast of all running
-    statistics.
+    sum for each gradient of 256 KB or more, where it lies, and for all others in buckets of up to
+    256 KB, each sent as soon as it is complete; and those of :class:`SyncBatchNorm`, two for each
+    such layer. The sums are in the parameters' dtype (float16: float32), and as many bytes as the
+    parameters have. Without synchronised BatchNorm, one broadcast of all running statistics.
 
     Examples
     --------
@@ -75,7 +76,6 @@ class DataParallel(Module):
         self.comm = communicator(comm)
         self.module = net
         self.loss: float | None = None
-        self._flats: list[np.ndarray] = []
         if self.comm.size == 1:
             return
         mine = description(net).splitlines()
@@ -150,7 +150,7 @@ class DataParallel(Module):
             self.loss = None if criterion is None else criterion.loss
             return super().backward(grad_output, input_grad)
         grad_output = grad_output * grad_output.dtype.type(self._share(grad_output, criterion))
-        with Buckets(self.module, self.comm, self._flats):
+        with Buckets(self.module, self.comm):
             return super().backward(grad_output, input_grad)
 
     def _share(
@@ -162,23 +162,23 @@ class DataParallel(Module):
         loss = 0.0 if criterion is None else float(np.sum(criterion.loss))
         if criterion is None:
             loss = 0.0 if np.isfinite(grad_output).all() else np.nan
-        parts = self.comm.allgather(np.array([mine, loss, reduction == "mean"]), "loss")
-        counts, losses, means = parts.T
+        parts = self.comm.allgather(np.array([mine, loss, reduction == "mean"]), "loss").tolist()
+        means = [mean for _, _, mean in parts]
         if len(set(means)) > 1:
             raise DistributedError(
                 f"loss: expected one reduction on all ranks, got 'mean' on {np.flatnonzero(means)}"
             )
-        counted = counts > 0  # the mean of nothing is NaN, and no reason to stop
-        broken = np.flatnonzero(counted & ~np.isfinite(losses))
-        if broken.size:
-            named = "; ".join(f"rank {rank}: loss {losses[rank]}" for rank in broken)
-            raise DistributedError(f"expected a finite loss on all ranks, got {named}")
-        total = float(counts.sum())
-        if criterion is not None:
-            summed = float((counts * losses)[counted].sum())
-            self.loss = summed / (total or np.nan) if reduction == "mean" else float(losses.sum())
+        # The mean of nothing is NaN, and no reason to stop.
+        losses = {rank: part[1] for rank, part in enumerate(parts) if part[0] > 0}
+        broken = [f"rank {rank}: loss {x}" for rank, x in losses.items() if not isfinite(x)]
+        if broken:
+            raise DistributedError(f"expected a finite loss on all ranks, got {'; '.join(broken)}")
+        total = sum(count for count, _, _ in parts)
         if reduction != "mean":
+            self.loss = sum(loss for _, loss, _ in parts)
             return 1.0
+        if criterion is not None:
+            self.loss = sum(parts[rank][0] * x for rank, x in losses.items()) / (total or nan)
         return mine / total if total else 0.0
 
 

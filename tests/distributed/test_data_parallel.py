@@ -301,7 +301,7 @@ def test_a_step_sends_what_the_docstrings_say_and_no_more(dtype, bucket):
         }
         numbers = sum(parameter.data.size for parameter in net.parameters())
         assert {kind for kind, _ in sent} == {"sum"}
-        assert sum(size for _, size in sent) == itemsize * (numbers + len(sent))
+        assert sum(size for _, size in sent) == itemsize * numbers
         return len(sent)
 
     with mock.patch.object(buckets, "BUCKET_BYTES", bucket):
@@ -316,20 +316,32 @@ def test_a_step_sends_what_the_docstrings_say_and_no_more(dtype, bucket):
         assert counts[0] == 1
 
 
-def test_a_step_of_many_parameters_fills_buckets_of_about_256_kb():
+def test_large_gradients_are_sent_alone_and_small_ones_together():
     def program(comm):
-        net = DataParallel(npbn.MLP(300, 300, 300, False), comm)
+        net = DataParallel(npbn.MLP(300, 300, 10, use_batch_norm=False), comm)
         net(np.ones((2, 300), "f4"))
         comm.messages.clear()
-        net.backward(np.ones((2, 300), "f4"))
+        net.backward(np.ones((2, 10), "f4"))
         return [message.bytes for message in comm.messages if message.kind == "sum"]
 
-    weight, bias = 300 * 300 * 4, 300 * 4
-    expected = [bias + weight + 4, bias + weight + 4, bias + weight + 4]
+    large, small = 300 * 300, 300 * 10 + 10 + 300 + 300  # fc1.weight, fc2.weight; all others
     for found in run(2, program):
-        assert sum(found) == sum(expected) + 4 * (len(found) - 3)
-        assert max(found) < 256 * 1024 + weight + 4
-        assert min(found[:-1]) >= 256 * 1024
+        assert found == [4 * large, 4 * small, 4 * large]  # fc2.weight is there first
+
+
+def test_a_gradient_that_is_kept_does_not_change_at_the_next_step():
+    def program(comm):
+        net = DataParallel(npbn.MLP(300, 300, 10, use_batch_norm=False), comm)
+        kept = []
+        for scale in (1, 2):
+            net.zero_grad()
+            net(np.full((2, 300), scale, "f4"))
+            net.backward(np.full((2, 10), scale, "f4"))
+            kept.append({n: (p.grad, p.grad.copy()) for n, p in net.named_parameters()})
+        assert any((kept[0][n][1] != kept[1][n][1]).any() for n in kept[0])
+        return all((now == then).all() for now, then in kept[0].values())
+
+    assert run(2, program) == [True, True]
 
 
 def test_buckets_leave_before_the_first_layer_is_reached_and_nobody_waits_for_them():

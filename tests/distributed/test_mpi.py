@@ -131,17 +131,17 @@ def test_fifty_steps_on_drawn_splits_are_those_of_one_process(run, ranks, dtype)
 
 
 def test_a_step_sends_what_the_docstrings_say(run):
-    """MLP(4, 3, 2) has two BatchNorm layers of 3 channels, and 35 parameters in one bucket.
+    """MLP(4, 3, 2) has two BatchNorm layers of 3 channels, and 41 parameters in one bucket.
 
     SyncBatchNorm: a gather of 8 · (2 + 2 C) forward, a sum of 8 · 2 C back. DataParallel: a gather
-    of 8 · 4, and a sum of the gradients, with one number that tells whether they are finite.
+    of 8 · 4, and a sum of the gradients.
     """
     job = run(2, "messages")
     parameters = 3 * 4 + 3 + 3 + 3 * 3 + 3 + 3 + 2 * 3 + 2
     forward, backward = ("gather", 8 * (2 + 2 * 3)), ("sum", 8 * 2 * 3)
     expected = [forward, forward, ("gather", 8 * 4), backward, backward]
     assert job.code == 0, job
-    assert job.out[0].strip() == str([*expected, ("sum", 4 * (parameters + 1))])
+    assert job.out[0].strip() == str([*expected, ("sum", 4 * parameters)])
 
 
 def test_one_rank_needs_no_mpiexec_and_sends_nothing(tmp_path):
