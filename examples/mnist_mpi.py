@@ -16,19 +16,17 @@ mpiexec comes with ``pip install -e '.[examples,mpi]'``; without it there is one
 import argparse
 import os
 import sys
-import zlib
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from itertools import groupby
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
 import npbn
 from npbn import distributed, models
-from npbn.errors import CheckpointError, DataError, DistributedError, NpbnError
+from npbn.errors import DataError, DistributedError, NpbnError
 
 INSTALL = "pip install -e '.[examples,mpi]'"
 
@@ -36,6 +34,7 @@ try:
     import mnist_mpi_report
     from mnist_compare import EMBEDDED, build, load, positive, prepare_folder
     from mnist_mpi_report import Run
+    from mnist_mpi_resume import Progress
     from mpi4py import MPI
     from threadpoolctl import threadpool_limits
 except ModuleNotFoundError as error:
@@ -44,8 +43,6 @@ except RuntimeError as error:  # mpi4py without an MPI library
     sys.exit(f"mnist_mpi needs an MPI library: {INSTALL} ({str(error).splitlines()[0]})")
 
 WORLD = MPI.COMM_WORLD
-# What decides a run's numbers, beside the number of ranks. Of --data it is the images that count.
-DECISIVE = ["network", "epochs", "batch_size", "lr", "hidden_dim", "dtype", "seed"]
 
 
 class RefusedError(Exception):
@@ -169,7 +166,7 @@ def group_sizes() -> list[int]:
     return [size for size in range(WORLD.size, 0, -1) if WORLD.size % size == 0]
 
 
-def prepare(options: argparse.Namespace) -> tuple[npbn.ArrayDataset, npbn.ArrayDataset, "Progress"]:
+def prepare(options: argparse.Namespace) -> tuple[npbn.ArrayDataset, npbn.ArrayDataset, Progress]:
     """Read the images, on every rank, and the checkpoint, on rank 0."""
     problem, prepared = "", None
     try:
@@ -215,7 +212,7 @@ def train(
     train_set: npbn.ArrayDataset,
     test_set: npbn.ArrayDataset,
     options: argparse.Namespace,
-    progress: "Progress",
+    progress: Progress,
 ) -> None:
     """Train one network on one group of ranks, from where a killed run was."""
     rng = np.random.default_rng(options.seed)
@@ -246,92 +243,6 @@ def train(
         run.by.append(run.ranks)
         progress.save(run, net.module, optimizer, order)  # first: what is shown is safe
         show(mnist_mpi_report.epoch_line(run, epoch, len(train_set), options.batch_size))
-
-
-class Progress:
-    """The states of all runs in a file, which rank 0 writes after each epoch and alone reads.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        With `resume`, what the file holds is read here.
-    data : ArrayDataset
-        The training images.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is of a run with other options; on rank 0, as the next.
-    OSError
-        If it cannot be written.
-    """
-
-    def __init__(self, options: argparse.Namespace, data: npbn.ArrayDataset) -> None:
-        self.path: Path = options.checkpoint or options.out / "checkpoint.npz"
-        self.keep = options.checkpoint is not None
-        self.options = {name: getattr(options, name) for name in DECISIVE}
-        checksums = [zlib.crc32(np.ascontiguousarray(part, np.float32)) for part in data.arrays]
-        self.options["data"] = "images and labels of checksums {} and {}".format(*checksums)
-        self.runs: dict[str, Any] = {}
-        if WORLD.rank:
-            return
-        if options.resume and self.path.exists():
-            found = npbn.load(self.path)
-            self._check(found.metadata.get("mnist_mpi"))
-            self.runs = dict(found)
-        elif options.resume:
-            show(f"there is no {self.path} yet: this run starts at the beginning")
-        self._write()  # if it cannot be written, that shows before hours of training, not after
-
-    def _check(self, saved: dict[str, Any] | None) -> None:
-        if saved is None:
-            raise CheckpointError(f"{self.path} is no checkpoint of mnist_mpi")
-        others = [
-            f"--{name.replace('_', '-')} was {saved.get(name)}, is {mine}"
-            for name, mine in self.options.items()
-            if saved.get(name) != mine
-        ]
-        if others:
-            raise CheckpointError(
-                f"--resume: {self.path} is of a run with other options: {'; '.join(others)}"
-            )
-
-    def share(self) -> None:
-        """Hand what rank 0 has read to the others: they need not see the file."""
-        self.runs = WORLD.bcast(self.runs)
-
-    def restore(self, run: Run, net: npbn.Module, optimizer: npbn.SGD, order: Any) -> int:
-        """Put a run where the file left it; return the epochs that are done."""
-        state = self.runs.get(run.key)
-        if state is None:
-            return 0
-        net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
-        order.bit_generator.state = state["order"]
-        for name, values in state["records"].items():
-            setattr(run, name, values.tolist())
-        return state["epoch"]
-
-    def save(self, run: Run, net: npbn.Module, optimizer: npbn.SGD, order: Any) -> None:
-        """Save all runs so far, this one as it is; on rank 0."""
-        if WORLD.rank:
-            return
-        self.runs[run.key] = {
-            "epoch": len(run.by),
-            "net": net.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "order": order.bit_generator.state,
-            "records": {name: np.array(values) for name, values in run.records().items()},
-        }
-        self._write()
-
-    def _write(self) -> None:
-        npbn.save(self.runs, self.path, metadata={"mnist_mpi": self.options})
-
-    def finish(self) -> None:
-        """Delete the file, unless it was asked for."""
-        if not self.keep:
-            self.path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

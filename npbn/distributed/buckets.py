@@ -10,6 +10,9 @@ from npbn.distributed.communicator import Communicator, Exchange, raise_not_fini
 from npbn.layers.module import Module
 from npbn.layers.parameter import Parameter
 
+# A message costs the same however short: with each gradient sent alone, a step of 16 layers 64 wide
+# took 25 % longer on two ranks of one machine, with 16 KB 8 %. From 64 KB to 8 MB the differences
+# were within 4 % there; longer ones leave later, with less of backward to go on beside them.
 BUCKET_BYTES = 256 * 1024
 
 

@@ -67,7 +67,7 @@ class SyncBatchNorm(BatchNorm):
     Messages, per forward pass in training: up to 16 ranks (``GATHER``) one gather, to which each
     contributes 8 · (2 + 2 C) bytes (count, mean and m2, and a stamp that tells whether all are at
     the same exchange). With more, two sums, over 8 · (1 + C) and 8 · 2 C bytes. Per backward pass:
-    one sum over 8 · 2 C bytes. With one rank none.
+    one sum over 8 · 2 C bytes. With one rank none: it is BatchNorm itself then, to the bit.
 
     S. Ioffe and C. Szegedy 2015, arXiv:1502.03167, equations of section 3, its sums over all
     ranks; merging by Chan, Golub and LeVeque 1979.
@@ -87,8 +87,6 @@ class SyncBatchNorm(BatchNorm):
         4: "(N, C, H, W)",
         5: "(N, C, D, H, W)",
     }
-    least_values: ClassVar[int] = 0  # of a shard; those of all ranks are counted together
-
     def __init__(
         self,
         num_features: int,
@@ -106,9 +104,16 @@ class SyncBatchNorm(BatchNorm):
         )
         self.comm = communicator(comm)
 
+    @property
+    def least_values(self) -> int:
+        """Values per channel that a shard needs in training; those of all ranks need 2."""
+        return BatchNorm.least_values if self.comm.size == 1 else 0
+
     def _apply_in_training(
         self, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None
     ) -> tuple[np.ndarray, Any]:
+        if self.comm.size == 1:
+            return super()._apply_in_training(x, weight, bias)
         who = f"{type(self).__name__}({self.num_features})"
         statistics = merged(batch_norm_stats(x, weight), self.comm, f"{who} forward")
         if statistics.count == 1 and self.num_features:
@@ -124,24 +129,20 @@ class SyncBatchNorm(BatchNorm):
     def _gradients(
         self, grad_output: np.ndarray, cache: Any, input_grad: bool
     ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-        if not isinstance(cache, SyncCache):  # of evaluation
+        if not isinstance(cache, SyncCache):  # of evaluation, or of one rank alone
             return super()._gradients(grad_output, cache, input_grad)
         shard, count = cache
         sums = np.stack(batch_norm_backward_reduce(grad_output, shard))
         grad_input = None
         if input_grad:
-            total = sums.copy()
-            if self.comm.size > 1:
-                what = f"{type(self).__name__}({self.num_features}) backward"
-                total = self.comm.start_sum(total, what).wait()
+            what = f"{type(self).__name__}({self.num_features}) backward"
+            total = self.comm.start_sum(sums.copy(), what).wait()
             grad_input = batch_norm_backward_elemt(grad_output, shard, count, *total)
         return grad_input, *sums
 
 
 def merged(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchStatistics:
     """Return the statistics of all ranks' batches together; the same bits on every rank."""
-    if comm.size == 1:
-        return statistics
     reduce = gathered if comm.size <= GATHER else summed
     result = reduce(statistics, comm, what)
     if not np.isfinite(result.m2).all():
