@@ -2,9 +2,11 @@
 
 The steps of one number of ranks, npbn's and torch's, on many ranks and in one process, are timed
 in turn, round by round; so are, on all CPUs, what the model is made of: computing, and exchanges.
+All of it is gone through several times, so that a machine that is slow for a minute is so for all.
 """
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,12 @@ from benchmarks.rank_contest import Entry, Jobs
 from benchmarks.rank_jobs import Job, mpiexec
 from benchmarks.rank_model import GATHER
 
+Results = dict[str, Any]
+
 MOST = 16  # ranks
+# The machine's speed drifts within minutes: in one pass of 25 rounds for each contest, one process
+# took 25 % longer in one contest than in another that was to predict it.
+PASSES, ROUNDS = 8, 3
 STEPS = {
     rank_fit.SYNC: Entry("npbn", "synchronised"),
     rank_fit.PLAIN: Entry("npbn", "plain"),
@@ -70,7 +77,7 @@ def measure(
         ``cpus``; ``about`` (contender to its library); ``steps``, ``computing`` (contests);
         ``exchanges`` (kind, ranks, bytes and seconds).
     """
-    cpus, rounds = len(allowed_cpus()), 3 if quick else 25
+    cpus, passes = len(allowed_cpus()), 1 if quick else PASSES
     ranks = ranks or counts(cpus)
     full = max(count for count in ranks if count <= cpus)
     results: dict[str, Any] = {"cpus": cpus, "about": {}}
@@ -78,23 +85,57 @@ def measure(
     for count in ranks:
         with Jobs(count) as jobs:
             results["about"] |= {job.contender: job.about for job in jobs.jobs.values()}
-            for sweep, sizes in sweeps.items():
-                for size in sizes[:1] if quick else sizes:
-                    whole = size if sweep == "batch" else size * count
-                    about = {"sweep": sweep, "size": size, "batch": whole}
-                    # One process takes the whole batch where that is fixed, else one rank's.
-                    batches = {name: whole if e.together else size for name, e in STEPS.items()}
-                    results["steps"].append(jobs.contest(about, STEPS, batches, rounds))
-                    rank_report.progress(results["steps"][-1])
-            for size in COMPUTING[1::2] if quick else COMPUTING:
-                entries = computing(count, full)
-                batches = dict.fromkeys(entries, size * count)
-                about = {"sweep": "computing", "size": size, "batch": size * count}
-                if entries:
-                    results["computing"].append(jobs.contest(about, entries, batches, rounds))
-            if 1 < count <= cpus and not jobs.jobs["npbn"].refused:
-                results["exchanges"] += exchanges(jobs.jobs["npbn"], 15 if quick else 200)
+            found = [once(jobs, quick, sweeps, full) for _ in range(passes)]
+        # Not strict: exchanges that failed in one pass are left out.
+        steps, alone, exchanged = (zip(*parts, strict=False) for parts in zip(*found, strict=True))
+        for parts in steps:
+            results["steps"].append(together(parts))
+            rank_report.progress(results["steps"][-1])
+        results["computing"] += map(together, alone)
+        for parts in exchanged:
+            seconds = [s for part in parts for s in part.pop("seconds")]
+            about = {"seconds": float(np.median(seconds)), "least": min(seconds)}
+            results["exchanges"].append({**parts[0], **about})
     return results
+
+
+def once(
+    jobs: Jobs, quick: bool, sweeps: dict[str, tuple[int, ...]], full: int
+) -> tuple[list[Results], list[Results], list[Results]]:
+    """Return the contests of one pass: steps, computing alone; and exchanges."""
+    count, steps, alone = jobs.count, [], []
+    for sweep, sizes in sweeps.items():
+        for size in sizes[:1] if quick else sizes:
+            whole = size if sweep == "batch" else size * count
+            about = {"sweep": sweep, "size": size, "batch": whole}
+            # One process takes the whole batch where that is fixed, else one rank's.
+            batches = {name: whole if e.together else size for name, e in STEPS.items()}
+            steps.append(jobs.contest(about, STEPS, batches, ROUNDS))
+    entries = computing(count, full)
+    for size in (COMPUTING[1::2] if quick else COMPUTING) if entries else ():
+        batches = dict.fromkeys(entries, size * count)
+        about = {"sweep": "computing", "size": size, "batch": size * count}
+        alone.append(jobs.contest(about, entries, batches, ROUNDS))
+    both = 1 < count <= full and not jobs.jobs["npbn"].refused
+    return steps, alone, exchanges(jobs.jobs["npbn"], 15 if quick else 50) if both else []
+
+
+def together(parts: Sequence[Results]) -> Results:
+    """Return the same contest of several passes as one; what was refused once counts for all."""
+    refused = {name: text for part in parts for name, text in part["refused"].items()}
+    names = [name for name in parts[0]["seconds"] if name not in refused]
+    seconds = {name: [s for part in parts for s in part["seconds"][name]] for name in names}
+    spent = {
+        name: {
+            kind: [s for part in parts for s in part["spent"][name][kind]]
+            for kind in parts[0]["spent"][name]
+        }
+        for name in names
+        if name in parts[0]["spent"]
+    }
+    rounds = sum(part["rounds"] for part in parts)
+    changed = {"seconds": seconds, "spent": spent, "refused": refused, "rounds": rounds}
+    return {**parts[0], **changed}
 
 
 def computing(count: int, full: int) -> dict[str, Entry]:
@@ -108,10 +149,10 @@ def computing(count: int, full: int) -> dict[str, Entry]:
     return entries
 
 
-def exchanges(job: Job, times: int) -> list[dict[str, Any]]:
+def exchanges(job: Job, times: int) -> list[Results]:
     """Return the times of npbn's exchanges, of the sizes of a step among them.
 
-    Seconds are until the last rank has the result: the median over the repetitions.
+    Seconds are until the last rank has the result, one for each repetition.
     """
     found = []
     own = rank_fit.own_sizes()
@@ -121,9 +162,8 @@ def exchanges(job: Job, times: int) -> list[dict[str, Any]]:
             if job.refused:
                 print(f"exchanges: {job.refused['refused']}", flush=True)
                 return []
-            last = np.max([answer["seconds"] for answer in answers], axis=0)
-            about = {"kind": kind, "ranks": job.ranks, "bytes": size}
-            found.append({**about, "seconds": float(np.median(last)), "least": float(last.min())})
+            last = np.max([answer["seconds"] for answer in answers], axis=0).tolist()
+            found.append({"kind": kind, "ranks": job.ranks, "bytes": size, "seconds": last})
     return found
 
 
