@@ -89,6 +89,7 @@ class SyncBatchNorm(BatchNorm):
         4: "(N, C, H, W)",
         5: "(N, C, D, H, W)",
     }
+
     def __init__(
         self,
         num_features: int,

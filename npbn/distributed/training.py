@@ -71,7 +71,7 @@ def evaluate(
 
     Notes
     -----
-    Two gathers: of one number, and of 8 · 3 bytes a batch and 8 · 2 a class.
+    Two gathers, of 8 · (1 + 2) bytes a rank and of 8 · (1 + 3 batches + 2 classes).
     """
     comm = communicator(comm)
     forward = copy.deepcopy(net).train() if train_mode else net.predict
@@ -95,12 +95,13 @@ def evaluate(
                 + ", ".join(f"{count:g} ({classes:g})" for count, classes in sizes)
             )
         everyone = comm.allgather(mine, "evaluate")
-    some(len(batches))
     parts, rest = np.split(everyone, [3 * len(batches)], axis=1)
     losses, weights, counts = parts.reshape(comm.size, len(batches), 3).transpose(2, 0, 1)
     samples = counts.sum(axis=0)
     with np.errstate(invalid="ignore"):  # of a batch that counts for nothing
         means = (losses * weights).sum(axis=0) / weights.sum(axis=0)
+        if getattr(criterion, "reduction", "mean") == "sum":
+            means = losses.sum(axis=0)
         loss = np.where(samples > 0, means * samples, 0.0).sum() / some(int(samples.sum()))
     right, number = rest.sum(axis=0).astype(np.int64).reshape(2, classes)
     return Evaluation(float(loss), right, number)

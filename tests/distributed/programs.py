@@ -1,4 +1,4 @@
-"""What test_mpi.py runs under mpiexec: ``mpiexec -n 2 python programs.py NAME [ARGUMENTS]``."""
+"""What test_mpi*.py run under mpiexec: ``mpiexec -n 2 python programs.py NAME [ARGUMENTS]``."""
 
 import os
 import signal
@@ -14,8 +14,8 @@ SIZES = 4, 3, 2  # of the network
 GUILTY = 1  # the rank that makes trouble, at step 3
 
 
-def shard(step, comm, dtype=np.float32):
-    rng = np.random.default_rng([step, comm.rank])
+def shard(step, rank, dtype=np.float32):
+    rng = np.random.default_rng([step, rank])
     return rng.normal(size=(5, SIZES[0])).astype(dtype), rng.integers(SIZES[-1], size=5)
 
 
@@ -29,7 +29,7 @@ def training(trouble, timeout=60.0, steps=6):
     net = distributed.DataParallel(net, comm)
     criterion, optimizer = npbn.CrossEntropyLoss(), npbn.SGD(net.parameters(), lr=0.1)
     for step in range(steps):
-        x, target = shard(step, comm)
+        x, target = shard(step, comm.rank)
         if (step, comm.rank) == (3, GUILTY):
             x, target = trouble(x, target, net, comm) or (x, target)
         distributed.train_step(net, x, target, criterion, optimizer)
@@ -151,15 +151,29 @@ def another_loader():
 
 
 def float16():
-    """A network of float16: all ranks agree, and follow one process in float16."""
+    """A network of float16: all ranks agree, and follow one process in float16.
+
+    All numbers are below 2, where a rounding to float16 loses half an eps at most: a step rounds
+    them once on either side. Those of the gradients count a tenth, of numbers below 1.
+    """
     comm = distributed.communicator()
     net = npbn.MLP(*SIZES, dtype="float16", rng=np.random.default_rng(comm.rank))
     net = distributed.DataParallel(distributed.convert_sync_batch_norm(net, comm), comm)
-    criterion, optimizer = npbn.CrossEntropyLoss(), npbn.SGD(net.parameters(), lr=0.1)
-    for step in range(3):
-        x, target = shard(step, comm, np.float16)
-        distributed.train_step(net, x, target, criterion, optimizer)
+    alone = npbn.MLP(*SIZES, dtype="float16", rng=np.random.default_rng(0))
+    criterion, steps = npbn.CrossEntropyLoss(), 3
+    optimizers = [npbn.SGD(one.parameters(), lr=0.1) for one in (net, alone)]
+    for step in range(steps):
+        x, target = shard(step, comm.rank, np.float16)
+        distributed.train_step(net, x, target, criterion, optimizers[0])
+        shards = [shard(step, rank, np.float16) for rank in range(comm.size)]
+        whole = [np.concatenate(parts) for parts in zip(*shards, strict=True)]
+        npbn.train_step(alone, *whole, criterion, optimizers[1])
     assert_same_on_all(net, comm)
+    for (key, value), actual in zip(
+        alone.state_dict().items(), net.module.state_dict().values(), strict=True
+    ):
+        off = np.abs(actual.astype(float) - value.astype(float)).max()
+        assert off <= 2 * steps * np.finfo(np.float16).eps, (key, off)
     print(f"rank {comm.rank} finished")
 
 
@@ -188,9 +202,37 @@ def messages():
     net = distributed.DataParallel(net, comm)
     criterion, optimizer = npbn.CrossEntropyLoss(), npbn.SGD(net.parameters(), lr=0.1)
     comm._comm = Counting(comm._comm)
-    distributed.train_step(net, *shard(0, comm), criterion, optimizer)
+    distributed.train_step(net, *shard(0, comm.rank), criterion, optimizer)
     if comm.rank == 0:
         print(comm._comm.messages)
+
+
+def made():
+    """What communicator() gives for what."""
+    import copy
+    import pickle
+
+    from mpi4py import MPI
+
+    comm = distributed.communicator()
+    assert distributed.communicator(MPI.COMM_WORLD) is comm
+    assert distributed.communicator(comm) is comm
+    assert copy.deepcopy(npbn.Sequential(distributed.SyncBatchNorm(3)))[0].comm is comm
+    assert distributed.communicator(MPI.COMM_WORLD.Dup()) is not comm
+    assert repr(comm) == (
+        f"MPICommunicator of 1: rank 0 is process {os.getpid()} on {MPI.Get_processor_name()}"
+    )
+    for call, words in (
+        (lambda: pickle.dumps(comm), "cannot be pickled: save net.state_dict()"),
+        (lambda: distributed.communicator(4), "expected a communicator of mpi4py's, got int"),
+    ):
+        said = ""
+        try:
+            call()
+        except TypeError as error:
+            said = str(error)
+        assert words in said, said
+    print(f"rank {comm.rank} finished")
 
 
 def assert_same_on_all(net, comm):
