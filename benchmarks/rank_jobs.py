@@ -7,6 +7,7 @@ inside MPI would spin.
 
 import contextlib
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -133,12 +134,13 @@ class Job:
         return self.failed()
 
     def failed(self) -> Answer:
-        """End all ranks; return the last thing they said."""
+        """End all ranks; return their first error, which may be why others followed."""
         self.stop()
         self.errors.seek(0)
         said = [line for line in self.errors.read().splitlines() if line.strip()]
-        errors = [line for line in said if "Error" in line] or said or ["without a word"]
-        self.refused = {"refused": f"its ranks ended: {errors[-1].strip()}", "kind": "failed"}
+        errors = [line for line in said if re.match(r"(\[rank\d+\]: )?[\w.]+Error\b", line)]
+        first = (errors[:1] or said[-1:] or ["without a word"])[0]
+        self.refused = {"refused": f"its ranks ended: {first.strip()}", "kind": "failed"}
         return self.refused
 
     def stop(self) -> None:

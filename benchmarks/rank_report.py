@@ -195,7 +195,7 @@ def breakdown(results: Results) -> str:
             continue
         step, cost = median(c, OBSERVED), at_once(results, c["ranks"])
         all_inside, least = sum(spent.values()), sum(cost.values()) if cost else np.nan
-        others = step - all_inside - median(c, SHARDS)
+        others = step - all_inside - (median(c, SHARDS) if SHARDS in c["seconds"] else np.nan)
         numbers = [step, *spent.values(), all_inside, least, all_inside - least, others]
         about = [f"{c['sweep']} {c['size']}", str(c["ranks"])]
         lines.append([*about, *(signed(number) for number in numbers), percent(all_inside / step)])
@@ -274,6 +274,8 @@ def model(results: Results) -> str:
         about = [f"{error.sweep} {error.size}", str(error.ranks)]
         times = [report.duration(error.measured), report.duration(error.modelled)]
         lines.append([*about, *times, percent(plain[-1], "+"), percent(best[-1], "+")])
+    if not lines:
+        return "## Model\n\nNot compared: no synchronised step was timed, each rank on a CPU.\n"
     head = ["", "ranks", "measured", "model", "error", "error, if transfers overlapped"]
     return (
         "## Model\n\n"
