@@ -155,3 +155,20 @@ def write(
     (out / f"{name}.md").write_text(text, encoding="utf-8")
     draw(contests, out / f"{name}.png")
     print(f"written to {out}: {name}.json, {name}.md, {name}.png", flush=True)
+
+
+def percent(share: float | None, sign: str = "") -> str:
+    """Write a share."""
+    return "-" if share is None else f"{100 * share:{sign}.1f} %"
+
+
+def signed(seconds: float) -> str:
+    """Write a time that may be negative."""
+    if not np.isfinite(seconds):
+        return "-"
+    return f"{'-' if seconds < 0 else ''}{duration(abs(seconds))}"
+
+
+def bandwidth(per_byte: float) -> str:
+    """Write bytes per second."""
+    return f"{three_digits(1e-9 / per_byte)} GB/s" if per_byte else "beyond measure"

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import network, ranks, report
+from benchmarks import network, report
 from benchmarks.contenders import modules
 from benchmarks.harness import Entry, Team
+from benchmarks.ranks import measure
 
 WORK = "train_step"
 problem, prove = network.draw, network.prove_training
@@ -33,7 +34,7 @@ def run(out: Path, quick: bool, threads: list[int]) -> None:
                     contests.append(team.contest(about, entries, 3 if quick else 15))
                     report.progress(f"{sweep} {size}", contests[-1])
     report.write(out, "scaling", contests, markdown(contests), draw)
-    ranks.run(out, quick)
+    measure.run(out, quick)
 
 
 def halves(xs: list[int]) -> tuple[slice, slice]:

@@ -8,8 +8,9 @@ import numpy as np
 from mpi4py import MPI
 
 import npbn
-from benchmarks import network, rank_network
+from benchmarks import network
 from benchmarks.contenders.npbn_ import network_of, train_step
+from benchmarks.ranks import shards
 from benchmarks.task import Task
 from npbn import distributed
 from npbn.distributed.communicator import Communicator, Exchange
@@ -42,7 +43,7 @@ class Ranks:
 
     def task(self, role: str, problem: network.Problem) -> Task:
         """Return a step of training on this rank's shard of a batch."""
-        mine = rank_network.shard(problem, self.rank, self.ranks)
+        mine = shards.shard(problem, self.rank, self.ranks)
         if role == "one process":
             return train_step(problem)
         if role == "no exchange":
@@ -55,9 +56,9 @@ class Ranks:
     def prove(self, role: str, problem: network.Problem, task: Task) -> None:
         """Prove a task's result, on all ranks at the same time; raise WrongError."""
         if role == "plain":  # everyone has taken over rank 0's running statistics
-            rank_network.prove_shards(problem, task, self.ranks, owner=0, mine=None)
+            shards.prove_shards(problem, task, self.ranks, owner=0, mine=None)
         elif role == "no exchange":
-            network.prove_training(rank_network.shard(problem, self.rank, self.ranks), task)
+            network.prove_training(shards.shard(problem, self.rank, self.ranks), task)
         else:
             network.prove_training(problem, task)
 

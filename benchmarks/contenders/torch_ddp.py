@@ -14,8 +14,9 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks import network, rank_network
+from benchmarks import network
 from benchmarks.contenders.torch_eager import loss_of, network_of, set_threads, step_of, train_step
+from benchmarks.ranks import shards
 from benchmarks.task import Task
 
 __all__ = ["Ranks", "set_threads"]
@@ -44,7 +45,7 @@ class Ranks:
         """Return a step of training on this rank's shard of a batch."""
         if role == "one process":
             return train_step(problem)
-        mine = rank_network.shard(problem, self.rank, self.ranks)
+        mine = shards.shard(problem, self.rank, self.ranks)
         task = step_of(DistributedDataParallel(network_of(mine)), mine, loss_of)
 
         def read(loss: float) -> dict[str, np.ndarray]:
@@ -57,4 +58,4 @@ class Ranks:
         if role == "one process":
             network.prove_training(problem, task)
         else:
-            rank_network.prove_shards(problem, task, self.ranks, owner=self.rank, mine=self.rank)
+            shards.prove_shards(problem, task, self.ranks, owner=self.rank, mine=self.rank)

@@ -5,11 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import rank_contest, rank_fit, rank_jobs, rank_report, ranks
-from benchmarks import rank_model as model
-from benchmarks.rank_contest import Entry
-from benchmarks.rank_fit import ALONE, OBSERVED, PLAIN, SHARDS, SYNC
-from benchmarks.rank_model import Line, Links, Work
+from benchmarks.ranks import contest as rank_contest
+from benchmarks.ranks import fit as rank_fit
+from benchmarks.ranks import forecast, model
+from benchmarks.ranks import jobs as rank_jobs
+from benchmarks.ranks import measure as ranks
+from benchmarks.ranks import tables as rank_report
+from benchmarks.ranks.contest import Entry
+from benchmarks.ranks.fit import ALONE, OBSERVED, PLAIN, SHARDS, SYNC
+from benchmarks.ranks.model import Line, Links, Work
 
 numbers = st.floats(0.1, 10)
 lines = st.builds(Line, numbers, numbers)
@@ -127,7 +131,7 @@ def test_from_what_a_model_takes_its_numbers_are_found_again(monkeypatch):
     results["steps"][5]["seconds"][SYNC] = [1.25 * errors[5].measured]
     found = "-20.0 %", "is 20.0 %, the mean of their sizes 1.7 %", "| 2 | 9.23 ms |", "| 724 ms |"
     for text in found:
-        assert text in rank_report.model(results)
+        assert text in forecast.forecast(results)
     assert len(rank_fit.errors({**results, "cpus": 2}, work, links)) == 8
     parts = {"computing": results["computing"][6:], "steps": results["steps"][:4]}
     assert [rank_fit.work({**results, key: part}) for key, part in parts.items()] == [None, None]
@@ -197,7 +201,7 @@ def test_without_mpi_one_line_says_so(monkeypatch, tmp_path, capsys, reason):
 
 
 CHANGED = """
-from benchmarks import rank_network
+from benchmarks.ranks import shards
 from benchmarks.contenders import {0}, npbn_
 from benchmarks.task import SkipError, Task
 class Ranks({0}.Ranks):
@@ -208,7 +212,7 @@ class Ranks({0}.Ranks):
             raise SkipError("no such step")
         if role in ("skips", "ends"):
             return Task(lambda: 1 / (1 - self.rank), None)
-        return npbn_.train_step(rank_network.shard(problem, self.rank, self.ranks))
+        return npbn_.train_step(shards.shard(problem, self.rank, self.ranks))
 """
 
 

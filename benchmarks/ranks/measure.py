@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import rank_fit, rank_report, report
+from benchmarks import report
 from benchmarks.harness import allowed_cpus
-from benchmarks.rank_contest import Entry, Jobs
-from benchmarks.rank_jobs import Job, mpiexec
-from benchmarks.rank_model import GATHER
+from benchmarks.ranks import fit, tables
+from benchmarks.ranks.contest import Entry, Jobs
+from benchmarks.ranks.jobs import Job, mpiexec
+from benchmarks.ranks.model import GATHER
 
 Results = dict[str, Any]
 
@@ -25,13 +26,13 @@ MOST = 16  # ranks
 # took 25 % longer in one contest than in another that was to predict it.
 PASSES, ROUNDS = 8, 3
 STEPS = {
-    rank_fit.SYNC: Entry("npbn", "synchronised"),
-    rank_fit.PLAIN: Entry("npbn", "plain"),
-    rank_fit.DDP: Entry("torch", "plain"),
-    rank_fit.SHARDS: Entry("npbn", "no exchange"),
-    rank_fit.ALONE: Entry("npbn", "one process", together=False),
-    rank_fit.TORCH: Entry("torch", "one process", together=False),
-    rank_fit.OBSERVED: Entry("npbn", "observed"),
+    fit.SYNC: Entry("npbn", "synchronised"),
+    fit.PLAIN: Entry("npbn", "plain"),
+    fit.DDP: Entry("torch", "plain"),
+    fit.SHARDS: Entry("npbn", "no exchange"),
+    fit.ALONE: Entry("npbn", "one process", together=False),
+    fit.TORCH: Entry("torch", "one process", together=False),
+    fit.OBSERVED: Entry("npbn", "observed"),
 }
 SWEEPS = {"batch": (1024, 256), "batch per rank": (256, 64)}
 COMPUTING = (32, 64, 128, 256, 512, 1024)  # samples a rank
@@ -48,8 +49,8 @@ def run(out: Path, quick: bool) -> None:
         print(f"time per step against ranks: {reason}: skipped", flush=True)
         return
     results = measure(quick)
-    text = rank_report.explanation(results)
-    report.write(out, "ranks", [results], rank_report.markdown(results), draw, text)
+    text = tables.explanation(results)
+    report.write(out, "ranks", [results], tables.markdown(results), draw, text)
 
 
 def missing() -> str:
@@ -90,7 +91,7 @@ def measure(
         steps, alone, exchanged = (zip(*parts, strict=False) for parts in zip(*found, strict=True))
         for parts in steps:
             results["steps"].append(together(parts))
-            rank_report.progress(results["steps"][-1])
+            tables.progress(results["steps"][-1])
         results["computing"] += map(together, alone)
         for parts in exchanged:
             seconds = [s for part in parts for s in part.pop("seconds")]
@@ -142,7 +143,7 @@ def computing(count: int, full: int) -> dict[str, Entry]:
     """Return the steps that exchange nothing: one process alone, or as many as there are CPUs."""
     entries: dict[str, Entry] = {}
     if count == 1:
-        entries[rank_fit.ALONE] = Entry("npbn", "one process", together=False)
+        entries[fit.ALONE] = Entry("npbn", "one process", together=False)
     if count == full:
         sizes = (2, GATHER, GATHER + 1)
         entries |= {f"one of {size}": Entry("npbn", f"one of {size}") for size in sizes}
@@ -155,7 +156,7 @@ def exchanges(job: Job, times: int) -> list[Results]:
     Seconds are until the last rank has the result, one for each repetition.
     """
     found = []
-    own = rank_fit.own_sizes()
+    own = fit.own_sizes()
     for kind, sizes in EXCHANGES.items():
         for size in sorted({*sizes, *own[kind]}):
             answers = job.ask(exchange=kind, bytes=size, times=times)
@@ -169,6 +170,6 @@ def exchanges(job: Job, times: int) -> list[Results]:
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
     """Draw steps, exchanges and the model."""
-    from benchmarks import rank_pictures
+    from benchmarks.ranks import figure
 
-    rank_pictures.draw(results[0], path)
+    figure.draw(results[0], path)

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import rank_fit, rank_model, report
-from benchmarks.rank_fit import (
+from benchmarks import report
+from benchmarks.ranks import fit, forecast, model
+from benchmarks.ranks.fit import (
     ALONE,
     DDP,
-    ETHERNET,
     OBSERVED,
     PLAIN,
     SHARDS,
@@ -18,16 +18,12 @@ from benchmarks.rank_fit import (
     Results,
     median,
 )
-from benchmarks.rank_model import GATHER, Links, Work
 
 AIM_THROUGHPUT = 1.7  # of two ranks in one, each on a CPU, at AIM_BATCH
 AIM_SHARE = 0.05  # of the step, for synchronisation
 AIM_BATCH, AIM_RANKS = 1024, 2
 PARTS = ("BatchNorm", "loss", "gradients")
 LIKE_SHARDS = {SYNC: ALONE, PLAIN: ALONE, SHARDS: ALONE, DDP: TORCH}  # throughput in whose
-PREDICTED = (1, 2, 4, 8, 16, 17, 32, 64, 128, 256, 512, 1000)
-# Fixed, of all ranks or of one: its size, and the model's name of it.
-FUTURES = (("batch per rank", 256), ("batch", 65_536))
 
 
 # -- numbers ------------------------------------------------------------------------------------
@@ -56,7 +52,7 @@ def at_once(results: Results, ranks: int) -> dict[str, float] | None:
     }
     if not seconds:
         return None
-    sizes = rank_fit.own_sizes()
+    sizes = fit.own_sizes()
     loss, *forward = (seconds["gather", size] for size in sizes["gather"])
     sums = [seconds["sum", size] for size in sizes["sum"]]
     backward, gradients = sums[: len(forward)], sums[len(forward) :]
@@ -117,13 +113,8 @@ def markdown(results: Results) -> str:
     parts = [aims(results)]
     for sweep, size in report.distinct(results["steps"], "sweep", "size"):
         parts.append(steps(results, sweep, size))
-    parts += [breakdown(results), exchanges(results), model(results)]
+    parts += [breakdown(results), exchanges(results), forecast.forecast(results)]
     return "\n".join(part for part in parts if part)
-
-
-def percent(share: float | None, sign: str = "") -> str:
-    """Write a share."""
-    return "-" if share is None else f"{100 * share:{sign}.1f} %"
 
 
 def rank_label(results: Results, ranks: int) -> str:
@@ -152,7 +143,7 @@ def aims(results: Results) -> str:
         lines.append([f"throughput in one rank's, {name}", value, *last])
     for what, share in shares(results, contest):
         reached = None if share is None else share <= AIM_SHARE
-        lines.append([what, percent(share), f"≤ {AIM_SHARE:.0%}", verdict(reached)])
+        lines.append([what, report.percent(share), f"≤ {AIM_SHARE:.0%}", verdict(reached)])
     head = [f"{AIM_RANKS} ranks, batch {AIM_BATCH} over both", "measured", "aim", "verdict"]
     note = (
         "Shares are of the step of the synchronised network. Inside exchanges is the mean over "
@@ -198,7 +189,13 @@ def breakdown(results: Results) -> str:
         others = step - all_inside - (median(c, SHARDS) if SHARDS in c["seconds"] else np.nan)
         numbers = [step, *spent.values(), all_inside, least, all_inside - least, others]
         about = [f"{c['sweep']} {c['size']}", str(c["ranks"])]
-        lines.append([*about, *(signed(number) for number in numbers), percent(all_inside / step)])
+        lines.append(
+            [
+                *about,
+                *(report.signed(number) for number in numbers),
+                report.percent(all_inside / step),
+            ]
+        )
     if not lines:
         return ""
     head = ["", "ranks", "step", *(f"in {part}" for part in PARTS), "in all", "of it all at once"]
@@ -213,32 +210,25 @@ def breakdown(results: Results) -> str:
     )
 
 
-def signed(seconds: float) -> str:
-    """Write a time that may be negative."""
-    if not np.isfinite(seconds):
-        return "-"
-    return f"{'-' if seconds < 0 else ''}{report.duration(abs(seconds))}"
-
-
 def exchanges(results: Results) -> str:
     """Return latency, bandwidth and the exchanges measured."""
     parts = []
     for kind, ranks in report.distinct(results["exchanges"], "kind", "ranks"):
         these = [e for e in results["exchanges"] if (e["kind"], e["ranks"]) == (kind, ranks)]
         sizes, seconds = [e["bytes"] for e in these], [e["seconds"] for e in these]
-        line = rank_model.fit(sizes, seconds)
+        line = model.fit(sizes, seconds)
         lines = [
             [
                 f"{e['bytes']:,}",
                 f"{report.duration(e['seconds'])} ({report.duration(e['least'])})",
                 report.duration(line.at(e["bytes"])),
-                percent(line.at(e["bytes"]) / e["seconds"] - 1, "+"),
+                report.percent(line.at(e["bytes"]) / e["seconds"] - 1, "+"),
             ]
             for e in these
         ]
         parts.append(
             f"\n{kind}, {ranks} ranks: latency {report.duration(line.fixed)}, bandwidth "
-            f"{bandwidth(line.slope)}.\n\n"
+            f"{report.bandwidth(line.slope)}.\n\n"
             + report.table([f"bytes, {kind}", "time", "fit", "its error"], lines)
         )
     if not parts:
@@ -248,95 +238,6 @@ def exchanges(results: Results) -> str:
         "the result: the median, with the minimum in brackets. The line `latency + bytes / "
         "bandwidth` has the least squares of relative errors; bytes are those of one rank.\n"
         + "".join(parts)
-    )
-
-
-def bandwidth(per_byte: float) -> str:
-    """Write bytes per second."""
-    return f"{report.three_digits(1e-9 / per_byte)} GB/s" if per_byte else "beyond measure"
-
-
-def model(results: Results) -> str:
-    """Return the model's numbers, its errors and its predictions."""
-    work, links = rank_fit.work(results), rank_fit.links(results)
-    if work is None or links is None:
-        return "## Model\n\nNot fitted: it takes steps and exchanges of two ranks on two CPUs.\n"
-    overlapped = links._replace(overlap=1.0)
-    pairs = zip(
-        rank_fit.errors(results, work, links),
-        rank_fit.errors(results, work, overlapped),
-        strict=True,
-    )
-    lines, plain, best = [], [], []
-    for error, other in pairs:
-        plain.append(error.relative)
-        best.append(other.relative)
-        about = [f"{error.sweep} {error.size}", str(error.ranks)]
-        times = [report.duration(error.measured), report.duration(error.modelled)]
-        lines.append([*about, *times, percent(plain[-1], "+"), percent(best[-1], "+")])
-    if not lines:
-        return "## Model\n\nNot compared: no synchronised step was timed, each rank on a CPU.\n"
-    head = ["", "ranks", "measured", "model", "error", "error, if transfers overlapped"]
-    return (
-        "## Model\n\n"
-        "step(P, n) = computing(P, n) + exchanges of BatchNorm + gather of the loss + sums of "
-        "gradients that outlast backward, for n samples a rank; equations and source are in "
-        "`benchmarks/rank_model.py`. In shared memory a transfer is the processor's own work, so "
-        "that nothing overlaps; the last column of the errors assumes that all that may overlap "
-        "does.\n\n"
-        + numbers(work)
-        + "\n"
-        + report.table(head, lines)
-        + f"\nThe largest error is {percent(max(map(abs, plain)))}, the mean of their sizes "
-        f"{percent(float(np.mean(np.abs(plain))))}; if transfers overlapped, "
-        f"{percent(max(map(abs, best)))} and {percent(float(np.mean(np.abs(best))))}. "
-        "None of the steps in this table is one that the model was fitted to.\n\n"
-        + predictions(work, links)
-    )
-
-
-def numbers(work: Work) -> str:
-    """Return what was fitted to steps of one process, and of two that exchange nothing."""
-
-    def line(name: str, found: rank_model.Line) -> str:
-        return f"- {name}: {report.duration(found.fixed)} + {report.duration(found.slope)} · n\n"
-
-    buckets = ", ".join(f"{size:,}" for size in work.buckets)
-    return (
-        line("computing of one rank, alone", work.alone)
-        + line("computing of one of many, every CPU busy", work.shared)
-        + f"- for each rank beyond two, up to {GATHER}: {report.duration(work.merge)}; beyond "
-        f"{GATHER}: {signed(work.sums)} in all\n"
-        + line("backward after the first bucket of gradients was sent", work.rest)
-        + f"- buckets of gradients: {buckets} bytes\n"
-    )
-
-
-def samples(sweep: str, size: int, ranks: int) -> float:
-    """Return the samples of one rank."""
-    return size / ranks if sweep == "batch" else size
-
-
-def predictions(work: Work, links: Links) -> str:
-    """Return the table of predicted steps."""
-    lines = []
-    for ranks in PREDICTED:
-        cells = [
-            report.duration(rank_model.step(work, which, ranks, samples(sweep, size, ranks)))
-            for sweep, size in (*FUTURES, ("batch", AIM_BATCH))
-            for which in (links, ETHERNET)
-        ]
-        lines.append([f"{ranks:,}", *cells])
-    head = ["ranks"]
-    for sweep, size in (*FUTURES, ("batch", AIM_BATCH)):
-        head += [f"{sweep} {size:,}", "the same, 10 GbE assumed"]
-    return (
-        "### Predictions\n\nBeyond the ranks that were measured these are predictions with one "
-        "machine's latency and bandwidth in shared memory, as if it had as many CPUs, and with an "
-        f"assumed network instead: {report.duration(ETHERNET.sum.fixed)} and "
-        f"{bandwidth(ETHERNET.sum.slope)} for every message, and transfers that go on while the "
-        "processor computes. Neither knows of ranks that wait for a slower one, nor of links "
-        "that many ranks share.\n\n" + report.table(head, lines)
     )
 
 

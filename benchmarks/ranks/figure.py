@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import pictures, rank_fit, rank_model, rank_report, report
+from benchmarks import pictures, report
 from benchmarks.pictures import plt
-from benchmarks.rank_fit import DDP, ETHERNET, PLAIN, SHARDS, SYNC, Results
-from benchmarks.rank_model import Links, Work
+from benchmarks.ranks import fit, forecast, model
+from benchmarks.ranks.fit import DDP, ETHERNET, PLAIN, SHARDS, SYNC, Results
+from benchmarks.ranks.model import Links, Work
 
 STYLES: dict[str, dict[str, Any]] = {
     SYNC: {"color": "#0072b2", "marker": "o"},
@@ -28,7 +29,7 @@ def draw(results: Results, path: Path) -> None:
     figure, grid = plt.subplots(
         2, columns, figsize=(3.6 * columns, 7.2), squeeze=False, layout="constrained"
     )
-    work, links = rank_fit.work(results), rank_fit.links(results)
+    work, links = fit.work(results), fit.links(results)
     # The sizes of a sweep in a row, and at its end the exchanges or the model.
     for axes, (sweep, size) in zip(grid[:, :-1].flat, sweeps, strict=False):
         steps(axes, results, sweep, size, work, links)
@@ -61,8 +62,7 @@ def steps(
     ranks = [c["ranks"] for c in contests]
     if work and links:
         modelled = [
-            1e3 * rank_model.step(work, links, p, rank_report.samples(sweep, size, p))
-            for p in ranks
+            1e3 * model.step(work, links, p, forecast.samples(sweep, size, p)) for p in ranks
         ]
         axes.plot(ranks, modelled, label="model, synchronised", marker="x", **MODEL)
     axes.set(xscale="log", yscale="log", xlabel="ranks", ylabel="step, ms")
@@ -85,8 +85,8 @@ def exchanges(axes: plt.Axes, results: Results) -> None:
         if not these:
             continue
         sizes, seconds = [e["bytes"] for e in these], [e["seconds"] for e in these]
-        line = rank_model.fit(sizes, seconds)
-        speed = f"{report.duration(line.fixed)}, {rank_report.bandwidth(line.slope)}"
+        line = model.fit(sizes, seconds)
+        speed = f"{report.duration(line.fixed)}, {report.bandwidth(line.slope)}"
         axes.plot(
             sizes, np.multiply(seconds, 1e6), marker, ms=4.5, color=colour, label=f"{kind}: {speed}"
         )
@@ -106,14 +106,13 @@ def prediction(axes: plt.Axes, results: Results, work: Work | None, links: Links
         axes.text(0.5, 0.5, "not fitted", transform=axes.transAxes, ha="center")
         return
     ranks = sorted({*range(1, 33), *np.geomspace(32, 1000, 60).astype(int)})
-    for (sweep, size), colour in zip(rank_report.FUTURES, FUTURE_COLOURS, strict=True):
+    for (sweep, size), colour in zip(forecast.FUTURES, FUTURE_COLOURS, strict=True):
         for which, look, name in (
             (links, "-", "shared memory"),
             (ETHERNET, "--", "10 GbE assumed"),
         ):
             times = [
-                1e3 * rank_model.step(work, which, p, rank_report.samples(sweep, size, p))
-                for p in ranks
+                1e3 * model.step(work, which, p, forecast.samples(sweep, size, p)) for p in ranks
             ]
             label = f"{sweep} {size:,}, {name}"
             axes.plot(ranks, times, color=colour, ls=look, lw=1.4, label=label)
@@ -125,7 +124,7 @@ def prediction(axes: plt.Axes, results: Results, work: Work | None, links: Links
             and c["seconds"].get(SYNC)
         ]
         if these:
-            found = [(c["ranks"], 1e3 * rank_fit.median(c, SYNC)) for c in these]
+            found = [(c["ranks"], 1e3 * fit.median(c, SYNC)) for c in these]
             axes.plot(
                 *zip(*found, strict=True), "o", ms=5, color="black", label="measured", zorder=5
             )

@@ -1,4 +1,4 @@
-"""One rank: ``[mpiexec -n P] python -m benchmarks.rank_worker CONTENDER PORT RANK RANKS FOLDER``.
+"""One rank: ``[mpiexec -n P] python -m benchmarks.ranks.worker CONTENDER PORT RANK RANKS FOLDER``.
 
 It connects to PORT of this machine, says which rank it is, and then answers one JSON message a
 line with one, as :mod:`benchmarks.worker` does; between them it sleeps. A rank of MPI's does not
@@ -19,7 +19,8 @@ import socket
 import sys
 from typing import Any
 
-from benchmarks import harness, rank_network
+from benchmarks import harness
+from benchmarks.ranks import shards
 from benchmarks.task import SkipError, Task, WrongError, timed
 from benchmarks.worker import limit_threads, settle_malloc
 
@@ -81,7 +82,7 @@ class Worker:
 
         Any other error ends this process: ranks that would wait for it end with it.
         """
-        problem = rank_network.draw(batch)
+        problem = shards.draw(batch)
         try:
             task = self.ranks.task(role, problem)
             if task.read is not None:

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import rank_model, rank_network
-from benchmarks.rank_model import GATHER, Line, Links, Work
+from benchmarks.ranks import model, shards
+from benchmarks.ranks.model import GATHER, Line, Links, Work
 
 SYNC = "npbn, synchronised"
 PLAIN = "npbn, plain BatchNorm"
@@ -44,10 +44,10 @@ def median(contest: Results, name: str) -> float:
 
 def own_sizes() -> dict[str, list[int]]:
     """Return the bytes of every exchange of a step of up to GATHER ranks, by kind."""
-    channels = rank_network.CHANNELS
+    channels = shards.CHANNELS
     return {
         "gather": [8 * 4, *(8 * (2 + 2 * c) for c in channels)],
-        "sum": [*(8 * 2 * c for c in channels), *rank_network.bucket_bytes()],
+        "sum": [*(8 * 2 * c for c in channels), *shards.bucket_bytes()],
     }
 
 
@@ -58,7 +58,7 @@ def links(results: Results) -> Links | None:
         these = [e for e in results["exchanges"] if (e["kind"], e["ranks"]) == (kind, 2)]
         if not these:
             return None
-        lines.append(rank_model.fit([e["bytes"] for e in these], [e["seconds"] for e in these]))
+        lines.append(model.fit([e["bytes"] for e in these], [e["seconds"] for e in these]))
     return Links(*lines, overlap=0.0)
 
 
@@ -81,13 +81,13 @@ def work(results: Results) -> Work | None:
 
     rest = [(c["batch"] / 2, np.median(c["spent"][OBSERVED]["rest"])) for c in observed]
     return Work(
-        alone=rank_model.fit(*zip(*alone, strict=True)),
-        shared=rank_model.fit(*zip(*shared, strict=True)),
+        alone=model.fit(*zip(*alone, strict=True)),
+        shared=model.fit(*zip(*shared, strict=True)),
         merge=max(0.0, more(gathered) / (GATHER - 2)),
         sums=more(summed),
-        rest=rank_model.fit(*zip(*rest, strict=True)),
-        channels=rank_network.CHANNELS,
-        buckets=rank_network.bucket_bytes(),
+        rest=model.fit(*zip(*rest, strict=True)),
+        channels=shards.CHANNELS,
+        buckets=shards.bucket_bytes(),
     )
 
 
@@ -97,7 +97,7 @@ def errors(results: Results, work: Work, links: Links) -> list[Error]:
     for contest in results["steps"]:
         if contest["ranks"] <= results["cpus"] and contest["seconds"].get(SYNC):
             samples = contest["batch"] / contest["ranks"]
-            modelled = rank_model.step(work, links, contest["ranks"], samples)
+            modelled = model.step(work, links, contest["ranks"], samples)
             about = (contest[key] for key in ("sweep", "size", "ranks"))
             found.append(Error(*about, median(contest, SYNC), modelled))
     return found

@@ -62,7 +62,7 @@ class Job:
         module, by_mpi = CONTENDERS[contender]
         with socket.create_server(("127.0.0.1", 0)) as server:
             server.settimeout(0.5)
-            worker = [sys.executable, "-m", "benchmarks.rank_worker", module]
+            worker = [sys.executable, "-m", "benchmarks.ranks.worker", module]
             worker.append(str(server.getsockname()[1]))
             if by_mpi:
                 tail = ["-1", str(ranks), self.folder.name]

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.rank_jobs import CONTENDERS, Answer, Job
+from benchmarks.ranks.jobs import CONTENDERS, Answer, Job
 
 TURN = 0.04  # seconds that a contender runs in a round
 

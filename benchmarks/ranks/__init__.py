@@ -1,0 +1,1 @@
+"""A training step on several MPI ranks: measured, put into a model, and shown."""
