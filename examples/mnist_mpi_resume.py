@@ -1,16 +1,15 @@
 """The state of mnist_mpi's runs, in a file that one rank writes and any number go on from."""
 
 import argparse
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mnist_mpi_report import Run
+from mnist_resume import checksums, read
 from mpi4py import MPI
 
 import npbn
-from npbn.errors import CheckpointError
 
 WORLD = MPI.COMM_WORLD
 # What decides a run's numbers, beside the number of ranks. Of --data it is the images that count.
@@ -39,31 +38,13 @@ class Progress:
         self.path: Path = options.checkpoint or options.out / "checkpoint.npz"
         self.keep = options.checkpoint is not None
         self.options = {name: getattr(options, name) for name in DECISIVE}
-        checksums = [zlib.crc32(np.ascontiguousarray(part, np.float32)) for part in data.arrays]
-        self.options["data"] = "images and labels of checksums {} and {}".format(*checksums)
+        self.options["data"] = checksums(data)
         self.runs: dict[str, Any] = {}
         if WORLD.rank:
             return
-        if options.resume and self.path.exists():
-            found = npbn.load(self.path)
-            self._check(found.metadata.get("mnist_mpi"))
-            self.runs = dict(found)
-        elif options.resume:
-            print(f"there is no {self.path} yet: this run starts at the beginning", flush=True)
+        if options.resume:
+            self.runs = read(self.path, "mnist_mpi", self.options)
         self._write()  # if it cannot be written, that shows before hours of training, not after
-
-    def _check(self, saved: dict[str, Any] | None) -> None:
-        if saved is None:
-            raise CheckpointError(f"{self.path} is no checkpoint of mnist_mpi")
-        others = [
-            f"--{name.replace('_', '-')} was {saved.get(name)}, is {mine}"
-            for name, mine in self.options.items()
-            if saved.get(name) != mine
-        ]
-        if others:
-            raise CheckpointError(
-                f"--resume: {self.path} is of a run with other options: {'; '.join(others)}"
-            )
 
     def share(self) -> None:
         """Hand what rank 0 has read to the others: they need not see the file."""

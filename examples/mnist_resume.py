@@ -16,6 +16,39 @@ DECISIVE = ["network", "epochs", "batch_size", "lr", "hidden_dim", "dtype", "see
 RECORDS = ["losses", "seconds", "differences"]
 
 
+def checksums(data: npbn.ArrayDataset) -> str:
+    """Tell images and labels from others, wherever they lie."""
+    found = [zlib.crc32(np.ascontiguousarray(part, np.float32)) for part in data.arrays]
+    return "images and labels of checksums {} and {}".format(*found)
+
+
+def read(path: Path, program: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint holds, nothing if there is none yet.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not one of this program's, or of a run with other options.
+    """
+    if not path.exists():
+        print(f"there is no {path} yet: this run starts at the beginning", flush=True)
+        return {}
+    found = load(path)
+    saved = found.metadata.get(program)
+    if saved is None:
+        raise CheckpointError(f"{path} is no checkpoint of {program}")
+    others = [
+        f"--{name.replace('_', '-')} was {saved.get(name)}, is {mine}"
+        for name, mine in options.items()
+        if saved.get(name) != mine
+    ]
+    if others:
+        raise CheckpointError(
+            f"--resume: {path} is of a run with other options: {'; '.join(others)}"
+        )
+    return dict(found)
+
+
 class Progress:
     """The networks of one run, saved after each epoch.
 
@@ -40,30 +73,10 @@ class Progress:
         self.path: Path = options.checkpoint or options.out / "checkpoint.npz"
         self.keep = options.checkpoint is not None
         self.options = {name: getattr(options, name) for name in DECISIVE}
-        checksums = [zlib.crc32(np.ascontiguousarray(part, np.float32)) for part in data.arrays]
-        self.options["data"] = "images and labels of checksums {} and {}".format(*checksums)
+        self.options["data"] = checksums(data)
         self.options["no_torch"] = reference is None
-        self.runs: dict[str, Any] = {}
-        if options.resume and self.path.exists():
-            found = load(self.path)
-            self._check(found.metadata.get("mnist_compare"))
-            self.runs = dict(found)
-        elif options.resume:
-            print(f"there is no {self.path} yet: this run starts at the beginning")
+        self.runs = read(self.path, "mnist_compare", self.options) if options.resume else {}
         self._write()  # if it cannot be written, that shows before hours of training, not after
-
-    def _check(self, saved: dict[str, Any] | None) -> None:
-        if saved is None:
-            raise CheckpointError(f"{self.path} is no checkpoint of mnist_compare")
-        others = [
-            f"--{name.replace('_', '-')} was {saved.get(name)}, is {mine}"
-            for name, mine in self.options.items()
-            if saved.get(name) != mine
-        ]
-        if others:
-            raise CheckpointError(
-                f"--resume: {self.path} is of a run with other options: {'; '.join(others)}"
-            )
 
     def restore(self, run) -> int:
         """Put a network's run where the file left it; return the epochs that are done."""
