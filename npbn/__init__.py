@@ -4,8 +4,9 @@ from npbn import data, errors, functional, init
 from npbn.checkpoint import Checkpoint, load, save
 from npbn.config import from_config, from_state_dict, to_config
 from npbn.data import ArrayDataset, DataLoader
+from npbn.engines import get_engine, set_engine, using_engine
+from npbn.engines.threads import get_num_threads, set_num_threads
 from npbn.folding import fold_batch_norm
-from npbn.functional.threads import get_num_threads, set_num_threads
 from npbn.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -76,13 +77,16 @@ __all__ = [
     "from_config",
     "from_state_dict",
     "functional",
+    "get_engine",
     "get_num_threads",
     "init",
     "load",
     "save",
+    "set_engine",
     "set_num_threads",
     "to_config",
     "train_epoch",
     "train_step",
     "update_batch_norm",
+    "using_engine",
 ]

@@ -8,14 +8,14 @@ from numpy.typing import DTypeLike
 from npbn.distributed.communicator import Communicator, raise_not_finite
 from npbn.distributed.mpi import communicator
 from npbn.errors import BatchSizeError
-from npbn.functional.batch_norm_exact import BatchNormCache
-from npbn.functional.batch_norm_parts import (
+from npbn.functional.batch_norm import (
+    BatchNormCache,
     batch_norm_backward_elemt,
     batch_norm_backward_reduce,
     batch_norm_elemt,
     batch_norm_stats,
 )
-from npbn.functional.statistics import BatchStatistics, about, merge_rows
+from npbn.functional.statistics import BatchStatistics, merge_all, two_parts
 from npbn.layers.batch_norm import BatchNorm
 from npbn.layers.batch_renorm import BatchRenorm
 from npbn.layers.ghost_batch_norm import GhostBatchNorm
@@ -118,7 +118,7 @@ class SyncBatchNorm(BatchNorm):
         if self.comm.size == 1:
             return super()._apply_in_training(x, weight, bias)
         who = f"{type(self).__name__}({self.num_features})"
-        statistics = merged(batch_norm_stats(x, weight), self.comm, f"{who} forward")
+        statistics = merged(batch_norm_stats(x), self.comm, f"{who} forward")
         if statistics.count == 1 and self.num_features:
             raise BatchSizeError(
                 f"{who}: Expected more than 1 value per channel when training, got one in the "
@@ -157,22 +157,32 @@ def merged(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchS
 @np.errstate(all="ignore")
 def gathered(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchStatistics:
     """Merge by gathering all statistics on every rank: for few ranks."""
-    count, mean, m2 = statistics
+    count, mean, _, m2 = statistics
     rows = comm.allgather(np.concatenate([[count], mean, m2]), what)
-    channels = mean.size
-    return merge_rows(rows[:, 0], rows[:, 1 : channels + 1], rows[:, channels + 1 :])
+    counts, means, m2s = np.split(rows, [1, mean.size + 1], axis=1)
+    rest = np.zeros_like(mean)
+    return merge_all(
+        [
+            BatchStatistics(int(count), mean, rest, m2)
+            for count, mean, m2 in zip(counts[:, 0], means, m2s, strict=True)
+        ]
+    )
 
 
 @np.errstate(all="ignore")
 def summed(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchStatistics:
     """Merge by two sums over the ranks, the mean's and then that of the deviations from it."""
-    count, mean, m2 = statistics
+    count, mean, _, m2 = statistics
     totals = comm.start_sum(np.concatenate([[count], count * mean]), f"{what}, mean").wait()
     total = int(totals[0])
     centre = totals[1:] / max(total, 1)
     sums = count * (mean - centre)
     parts = np.stack([sums, m2 + sums * (mean - centre)])
-    return about(total, centre, *comm.start_sum(parts, f"{what}, variance").wait())
+    sums, squares = comm.start_sum(parts, f"{what}, variance").wait()
+    missed = sums / max(total, 1)
+    return BatchStatistics(
+        total, *two_parts(centre, missed), np.maximum(squares - sums * missed, 0)
+    )
 
 
 def convert_sync_batch_norm(net: Module, comm: Any = None) -> Module:

@@ -13,17 +13,15 @@ from npbn.functional.activation import (
     sigmoid_forward,
 )
 from npbn.functional.batch_norm import (
+    BatchNormCache,
     batch_norm,
     batch_norm_backward,
-    batch_norm_forward,
-    updated_running_statistics,
-)
-from npbn.functional.batch_norm_exact import BatchNormCache
-from npbn.functional.batch_norm_parts import (
     batch_norm_backward_elemt,
     batch_norm_backward_reduce,
     batch_norm_elemt,
+    batch_norm_forward,
     batch_norm_stats,
+    updated_running_statistics,
 )
 from npbn.functional.convolution import (
     ConvolutionCache,

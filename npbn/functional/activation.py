@@ -6,23 +6,13 @@ NumPy turns results without axes into scalars, which ``np.asarray`` turns back.
 import numpy as np
 
 from npbn.functional.checks import float_array
-from npbn.functional.passes import zeros
-from npbn.functional.tuning import LOOP
 
 
 @np.errstate(all="ignore")
 def relu_forward(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return max(x, 0), of x's shape and dtype, and the cache; NaN stays NaN."""
-    # Beside zeros in an array, not a scalar, for which NumPy has no vector loop: (1024, 256) in
-    # 51 µs instead of 115, though nothing is gained at (64, 256).
-    flat, y = x.reshape(-1), np.empty(x.shape, x.dtype)
-    whole = x.size - x.size % LOOP
-    out = y.reshape(-1)
-    zero = zeros(LOOP, x.dtype)
-    if whole:
-        np.maximum(flat[:whole].reshape(-1, LOOP), zero, out=out[:whole].reshape(-1, LOOP))
-    np.maximum(flat[whole:], zero[: x.size - whole], out=out[whole:])
-    return y, x
+    y = np.maximum(x, 0)
+    return np.asarray(y, x.dtype), x
 
 
 @np.errstate(all="ignore")

@@ -1,7 +1,7 @@
 """Batch normalisation: forward, backward and the running statistics.
 
-For each channel, over the batch (and the positions L, or H and W, of the input), with
-n values a channel [1]_, algorithm 1::
+For each channel, over the batch (and the positions L, or H and W, of the input), with n values a
+channel [1]_, algorithm 1::
 
     mean = Σ x / n
     var  = Σ (x − mean)² / n                       biased
@@ -13,17 +13,21 @@ In evaluation `mean` and `var` are the running statistics, which training has av
     running_mean = (1 − momentum) · running_mean + momentum · mean
     running_var  = (1 − momentum) · running_var  + momentum · var · n / (n − 1)     unbiased
 
-Two roads lead there. Small float32 batches are computed in float64, by these equations:
-:mod:`npbn.functional.batch_norm_small`. The others stay in their dtype (float16 is computed in
-float32) and look after their digits: :mod:`npbn.functional.batch_norm_large`.
+This file has all the mathematics, on vectors of one number a channel. Over the large arrays go four
+passes of the engine: read :mod:`npbn.engines.numpy_.batch_norm` next.
 
-**Accuracy.** With eps the machine epsilon of the input's dtype, for every finite input with up
-to 10⁶ values a channel and |mean| / std up to 10⁶, against exact arithmetic:
+**Accuracy.** All is computed in float64 and rounded once. For every finite float32 input up to
+1e37, with up to 10⁶ values a channel and |mean| / std up to 10⁶, against exact arithmetic, with eps
+that of float32:
 
-- y: 8 eps · max(1, |weight · x̂|, |bias|); exactly `bias` in a constant channel
-- batch mean: 2 eps · max(|mean|, std); batch variance: 4 eps · var; the running statistics
-  likewise, wherever the result can be represented
-- gradients: 8 eps · Σ|terms|, see :func:`batch_norm_backward`
+- y: eps · max(1, |weight · x̂|, |bias|), since it is eps / 2 of |y| ≤ |weight · x̂| + |bias|; exactly
+  `bias` in a channel of one repeated value
+- batch mean: eps · max(|mean|, std); batch variance: 2 eps · var; running statistics: 2 eps ·
+  (|1 − momentum| · |old| + |momentum| · |new|), where they can be represented
+- gradients: 4 eps · Σ|terms|, the terms of :func:`batch_norm_backward`
+
+float16 is computed as float32 and rounded once more. For float64 take, in place of eps,
+600 · 2⁻⁵³ and in y |weight| + |weight · x̂| + |bias|: a sum loses up to (512 + log₂ n) · 2⁻⁵³.
 
 References
 ----------
@@ -31,17 +35,47 @@ References
    Reducing Internal Covariate Shift", 2015, arXiv:1502.03167.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
+from npbn.engines import affine, combine, fused, moments, reduce
 from npbn.errors import ShapeError
-from npbn.functional.batch_norm_exact import BatchNormCache
-from npbn.functional.batch_norm_large import large_backward, large_forward
-from npbn.functional.batch_norm_small import is_small, small_backward, small_forward
 from npbn.functional.checks import check_batch_norm
-from npbn.functional.statistics import BatchStatistics
+from npbn.functional.statistics import BatchStatistics, as_batch, measure
 
 
-@np.errstate(all="ignore")
+class BatchNormCache(NamedTuple):
+    """What the backward pass needs of the forward pass.
+
+    Attributes
+    ----------
+    x : ndarray, shape (N, C, P)
+        The input, by reference if it was C-contiguous; float16 as float32.
+    mean, rest : ndarray, shape (C,), float64
+        What was subtracted is mean + rest; see :class:`BatchStatistics`.
+    std, scale : ndarray, shape (C,), float64
+        sqrt(var + eps), and weight / std.
+    weight : ndarray, shape (C,), or None
+    statistics : BatchStatistics or None
+        The batch's own; None when the running statistics normalised.
+    """
+
+    x: np.ndarray
+    mean: np.ndarray
+    rest: np.ndarray
+    std: np.ndarray
+    scale: np.ndarray
+    weight: np.ndarray | None
+    statistics: BatchStatistics | None
+
+    @property
+    def x_hat(self) -> np.ndarray:
+        """The normalised input, (N, C, P) in float64, computed anew: for inspection."""
+        mean, rest, std = (vector[:, None] for vector in (self.mean, self.rest, self.std))
+        return ((self.x - mean) - rest) / std
+
+
 def batch_norm_forward(
     x: np.ndarray,
     running_mean: np.ndarray | None,
@@ -75,37 +109,88 @@ def batch_norm_forward(
     -----
     The arguments are taken as checked (:func:`npbn.functional.checks.check_batch_norm`).
     """
-    dtype = x.dtype
-    x = np.ascontiguousarray(x, np.float32 if dtype == np.float16 else dtype)
-    forward = small_forward if is_small(x) else large_forward
-    y, cache = forward(x, running_mean, running_var, weight, bias, training, eps)
-    return y.astype(dtype, copy=False), cache
+    batch = as_batch(x)
+    if training:
+        y, *statistics, std, scale = _normalise_by_itself(batch, weight, bias, eps)
+        statistics = BatchStatistics(*statistics)
+        mean, rest = statistics.mean, statistics.rest
+    else:
+        statistics, mean = None, running_mean.astype(np.float64)
+        rest = np.zeros_like(mean)
+        y, std, scale = _normalise(batch, mean, rest, running_var, 1, weight, bias, eps)
+    cache = BatchNormCache(batch, mean, rest, std, scale, weight, statistics)
+    return y.reshape(x.shape).astype(x.dtype, copy=False), cache
 
 
-@np.errstate(all="ignore")
+@fused
+def _normalise_by_itself(x, weight, bias, eps):
+    count, mean, rest, m2 = moments(x)
+    y, std, scale = _normalise(x, mean, rest, m2, max(count, 1), weight, bias, eps)
+    return y, count, mean, rest, m2, std, scale
+
+
+@fused
+def _normalise(x, mean, rest, squares, count, weight, bias, eps):
+    std = np.sqrt(squares.astype(np.float64) / count + eps)
+    scale = 1.0 / std if weight is None else weight / std
+    shift = np.zeros_like(std) if bias is None else bias.astype(np.float64)
+    return affine(x, mean, rest, scale, shift), std, scale
+
+
+def batch_norm_stats(x: np.ndarray) -> BatchStatistics:
+    """Return count, mean and Σ (x − mean)² of each channel: what a forward pass measures."""
+    return measure(x)
+
+
+def batch_norm_elemt(
+    x: np.ndarray,
+    statistics: BatchStatistics,
+    weight: np.ndarray | None,
+    bias: np.ndarray | None,
+    eps: float,
+) -> tuple[np.ndarray, BatchNormCache]:
+    """Normalise by statistics, of this batch or of one that it is a part of."""
+    batch = as_batch(x)
+    count, mean, rest, m2 = statistics
+    y, std, scale = _normalise(batch, mean, rest, m2, max(count, 1), weight, bias, eps)
+    cache = BatchNormCache(batch, mean, rest, std, scale, weight, statistics)
+    return y.reshape(x.shape).astype(x.dtype, copy=False), cache
+
+
 def batch_norm_backward(
     grad_output: np.ndarray, cache: BatchNormCache, input_grad: bool = True
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
     """Return the gradients of input, weight and bias.
 
-    With g for `grad_output`, sums over a channel's n values, std = sqrt(var + eps)::
+    Write g for `grad_output`, d = x − mean, std = sqrt(var + eps) and x̂ = d / std. Sums go over the
+    n values j of a channel.
+
+    **Scale and shift.** From y = weight · x̂ + bias::
 
         grad_bias   = Σ g
         grad_weight = Σ g · x̂
-        grad_input  = weight / std · (g − grad_bias / n − x̂ · grad_weight / n)
+        ∂L/∂x̂_i     = weight · g_i
 
-    When the running statistics normalised they are constants, and the last two terms of
-    `grad_input` fall away. The second form follows from the equations of [1]_ (section 3)
-    by collecting the paths through mean and variance.
+    **Through the deviation d.** x̂_i depends on d_i directly, and all x̂_j depend on it through std.
+    With ∂var/∂d_i = 2 d_i / n and ∂std/∂var = 1 / (2 std)::
 
-    **Error bound**: 8 eps · Σ|terms|, the terms those of the sums above, with |x̂| + 1/2 for
-    x̂ (the shift may miss the mean by std / 2). Derivation, in units u = eps / 2: a product
-    g · (x − shift) loses 2 u and its partial sum of 4 at most 3 u, a partial sum of 8 numbers g
-    7 u, the factors in front 3 u; so grad_bias loses 8 u and grad_weight 8 u of their terms;
-    grad_input loses 10 u in the factor of x − shift, 1 u in that itself, 1 u in the product and
-    2 u in the two sums. With more axes BLAS sums up to 256 positions at a time (float64 and
-    odd sizes: NumPy, by pairs): 35 u on a unit that adds 8 numbers at once, 18 u by pairs, where
-    3 u and 7 u stand above. Errors seen stay below 2 eps.
+        ∂std/∂d_i = d_i / (n · std) = x̂_i / n
+        ∂L/∂std   = Σ ∂L/∂x̂_j · (−d_j / std²) = −weight / std · Σ g_j · x̂_j
+        ∂L/∂d_i   = ∂L/∂x̂_i / std + ∂L/∂std · ∂std/∂d_i
+                  = weight / std · (g_i − x̂_i · grad_weight / n)
+
+    **Through the mean.** d_i = x_i − Σ x_j / n, so that every d_j depends on x_i, with −1 / n::
+
+        ∂L/∂x_i = ∂L/∂d_i − Σ ∂L/∂d_j / n
+
+    and since Σ x̂_j = 0, Σ ∂L/∂d_j = weight / std · grad_bias. Together::
+
+        grad_input = weight / std · (g − x̂ · grad_weight / n − grad_bias / n)
+
+    which the engine computes as a · g + b · d + c. When the running statistics normalised, mean and
+    std are constants: only the first term, a · g, is left.
+
+    The sums, a, b and c have float64's errors; a float32 result is rounded once, eps / 2.
 
     Parameters
     ----------
@@ -119,23 +204,66 @@ def batch_norm_backward(
     grad_input : ndarray, shape and dtype of `grad_output`, or None
     grad_weight, grad_bias : ndarray, shape (C,), dtype of `weight`
         Without a weight: float64.
-
-    References
-    ----------
-    .. [1] Ioffe and Szegedy 2015, arXiv:1502.03167.
     """
-    grad = np.ascontiguousarray(grad_output, cache.x.dtype)
-    backward = small_backward if is_small(cache.x) else large_backward
-    grad_input, grad_weight, grad_bias = backward(grad, cache, input_grad)
-    if cache.weight is not None:
-        dtype = cache.weight.dtype
-        grad_weight, grad_bias = grad_weight.astype(dtype), grad_bias.astype(dtype)
+    x, mean, rest, std, scale, weight, statistics = cache
+    grad, count = as_batch(grad_output), 0 if statistics is None else statistics.count
+    grad_weight, grad_bias = _sums(grad, x, mean, rest, std)
+    grad_input = None
     if input_grad:
-        grad_input = grad_input.astype(grad_output.dtype, copy=False)
+        sums = grad_weight, grad_bias
+        grad_input = batch_norm_backward_elemt(grad_output, cache, count, *sums)
+    if weight is not None:
+        grad_weight, grad_bias = grad_weight.astype(weight.dtype), grad_bias.astype(weight.dtype)
     return grad_input, grad_weight, grad_bias
 
 
-@np.errstate(all="ignore")
+def batch_norm_backward_reduce(
+    grad_output: np.ndarray, cache: BatchNormCache
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return Σ grad_output · x̂ and Σ grad_output, the gradients of weight and bias, in float64."""
+    return _sums(as_batch(grad_output), cache.x, cache.mean, cache.rest, cache.std)
+
+
+def batch_norm_backward_elemt(
+    grad_output: np.ndarray,
+    cache: BatchNormCache,
+    count: int,
+    grad_weight: np.ndarray,
+    grad_bias: np.ndarray,
+) -> np.ndarray:
+    """Return the gradient of the input, `count` and the sums those of the whole batch.
+
+    `count` is 0 if the statistics do not depend on the input.
+    """
+    x, mean, rest, std, scale, _, _ = cache
+    grad = as_batch(grad_output)
+    if count:
+        sums = grad_weight, grad_bias
+        grad_input = _through_statistics(grad, x, mean, rest, std, scale, count, *sums)
+    else:
+        grad_input = _scaled(grad, scale)
+    return grad_input.reshape(grad_output.shape).astype(grad_output.dtype, copy=False)
+
+
+@fused
+def _sums(grad, x, mean, rest, std):
+    grad_bias, products = reduce(grad, x, mean, rest)
+    return products / std, grad_bias
+
+
+@fused
+def _through_statistics(grad, x, mean, rest, std, scale, count, grad_weight, grad_bias):
+    per_value = scale / -count
+    b, c = per_value * grad_weight / std, per_value * grad_bias
+    return combine(grad, x, mean, rest, scale, b, c)
+
+
+@fused
+def _scaled(grad, scale):
+    nothing = np.zeros_like(scale)
+    return affine(grad, nothing, nothing, scale, nothing)
+
+
 def updated_running_statistics(
     running_mean: np.ndarray,
     running_var: np.ndarray,
@@ -144,19 +272,20 @@ def updated_running_statistics(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the running mean and variance with a batch averaged in, as new arrays.
 
-    `momentum` is the weight of the **new** value, as in torch; an empty batch has no value
-    and changes nothing.
+    `momentum` is the weight of the **new** value, as in torch; an empty batch has no value and
+    changes nothing.
     """
-    if statistics.count == 0:
+    count, mean, _, m2 = statistics
+    if count == 0:
         return running_mean.copy(), running_var.copy()
-    mean = _averaged(running_mean, statistics.mean, momentum)
-    return mean, _averaged(running_var, statistics.unbiased_var, momentum)
+    return _averages(running_mean, running_var, mean, m2, max(count - 1, 1), float(momentum))
 
 
-def _averaged(old: np.ndarray, new: np.ndarray, momentum: float) -> np.ndarray:
-    average = np.multiply(old, 1 - momentum, dtype=np.float64)
-    average += momentum * new
-    return average.astype(old.dtype)
+@fused
+def _averages(running_mean, running_var, mean, m2, divisor, momentum):
+    new_mean = (1 - momentum) * running_mean.astype(np.float64) + momentum * mean
+    new_var = (1 - momentum) * running_var.astype(np.float64) + momentum * (m2 / divisor)
+    return new_mean.astype(running_mean.dtype), new_var.astype(running_var.dtype)
 
 
 def batch_norm(
@@ -171,8 +300,8 @@ def batch_norm(
 ) -> np.ndarray:
     """Normalise each channel of a batch, with the signature of torch's function.
 
-    When training, `running_mean` and `running_var` (if given) are updated **in place**,
-    as torch does; it is the one function of npbn that writes into its arguments.
+    When training, `running_mean` and `running_var` (if given) are updated **in place**, as torch
+    does; it is the one function of npbn that writes into its arguments.
 
     Parameters
     ----------
@@ -195,8 +324,8 @@ def batch_norm(
     ShapeError, DtypeError, BatchSizeError
         If they do not fit together; nothing has been changed then.
     ValueError
-        If `eps` is not positive in training (negative in evaluation), or the running
-        statistics are missing in evaluation.
+        If `eps` is not positive in training (negative in evaluation), or the running statistics
+        are missing in evaluation.
 
     Examples
     --------

@@ -13,7 +13,6 @@ import numpy as np
 from npbn.errors import ShapeError
 from npbn.functional import tuning
 from npbn.functional.checks import float_array, same_dtype, same_shape
-from npbn.functional.passes import channel_sums
 from npbn.functional.patches import Geometry, slices
 from npbn.functional.windows import Windows, pair, windows
 
@@ -138,7 +137,7 @@ def conv2d_backward(
         if input_grad:
             grad_input[samples] = geometry.images(grad_padded)
     grad_weight = grad_kernels.swapaxes(-1, -2).reshape(weight.shape)
-    grad_bias = channel_sums(np.ascontiguousarray(grad_output, kernels.dtype))
+    grad_bias = np.add.reduce(grad_output, axis=(0, 2, 3), dtype=np.float64)
     return grad_input, grad_weight.astype(weight.dtype), grad_bias.astype(weight.dtype)
 
 

@@ -7,7 +7,6 @@ import numpy as np
 
 from npbn.errors import ShapeError
 from npbn.functional.checks import float_array, same_dtype, same_shape
-from npbn.functional.passes import ones
 
 
 class LinearCache(NamedTuple):
@@ -84,7 +83,7 @@ def linear_backward(
     rows = x.reshape(_rows(x), x.shape[-1])
     grad_input = (grad_rows @ weight).reshape(x.shape) if input_grad else None
     # As a product: in float16 a sum over rows sticks at 2048, and in float32 this is faster.
-    grad_bias = ones(len(rows), grad_rows.dtype) @ grad_rows
+    grad_bias = np.ones(len(rows), grad_rows.dtype) @ grad_rows
     # Transposed twice: in memory it lies as the layer's weight does, so that SGD need not stride.
     return grad_input, (rows.T @ grad_rows).T, grad_bias
 

@@ -6,7 +6,6 @@ import numpy as np
 
 from npbn.errors import DataError, DtypeError, ShapeError
 from npbn.functional.checks import float_array, same_dtype, same_shape
-from npbn.functional.passes import ones
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -98,7 +97,7 @@ def cross_entropy_forward(
     some_ignored = np.count_nonzero(counted) < counted.size
     if some_ignored:
         index[~counted] = 0
-    class_weight = ones(classes) if weight is None else weight.astype(np.float64)
+    class_weight = np.ones(classes) if weight is None else weight.astype(np.float64)
     term_weight = counted * (1.0 if weight is None else class_weight[index])
 
     shifted = terms - np.maximum.reduce(terms, axis=0)

@@ -102,7 +102,7 @@ class BatchNorm(Module):
     def _track(self, statistics: BatchStatistics) -> None:
         """Average a batch into the running statistics; momentum None weighs all batches alike."""
         if self.num_batches_tracked is not None:
-            self.num_batches_tracked[...] += 1
+            self.num_batches_tracked[...] = self.num_batches_tracked.item() + 1
         if self.running_mean is not None:
             momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
             self.running_mean[...], self.running_var[...] = updated_running_statistics(

@@ -5,8 +5,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from npbn.functional.batch_norm import batch_norm_backward, batch_norm_forward
-from npbn.functional.batch_norm_exact import BatchNormCache
+from npbn.functional.batch_norm import (
+    BatchNormCache,
+    batch_norm_backward,
+    batch_norm_elemt,
+    batch_norm_stats,
+)
+from npbn.functional.statistics import BatchStatistics
 from npbn.layers.batch_norm import BatchNorm, BatchNorm1d, BatchNorm2d
 
 
@@ -53,26 +58,21 @@ class BatchRenorm(BatchNorm):
         self._check_limits()
         if self.r_max == 1 and self.d_max == 0:  # exactly, with what is not finite too
             return super()._apply_in_training(x, weight, bias)
-        # The weight has to wait for the statistics: they are measured by a pass of their own.
-        measured = batch_norm_forward(x, None, None, training=True, eps=self.eps)[1]
-        r, d = self._correction(measured)
+        statistics = batch_norm_stats(x)
+        r, d = self._correction(statistics)
         # y = weight · (r · x̂ + d) + bias
         scale = r if weight is None else weight * r
         shift = d if weight is None else weight * d
         shift = shift if bias is None else bias + shift
-        y, cache = batch_norm_forward(x, None, None, scale, shift, training=True, eps=self.eps)
-        self._track(cache.statistics)
+        y, cache = batch_norm_elemt(x, statistics, scale, shift, self.eps)
+        self._track(statistics)
         return y, BatchRenormCache(cache, r, d)
 
-    def _correction(self, measured: BatchNormCache) -> tuple[np.ndarray, np.ndarray]:
+    def _correction(self, statistics: BatchStatistics) -> tuple[np.ndarray, np.ndarray]:
         """Return r and d, (C,) in float64, from the running statistics before the update."""
-        running_mean = self.running_mean.astype(np.float64)
         running_std = np.sqrt(self.running_var.astype(np.float64) + self.eps)
-        # Where the means are large against std their difference needs more digits than one has.
-        moved = (measured.shift - running_mean) + measured.offset
-        moved = np.where(measured.exact, measured.statistics.mean - running_mean, moved)
-        r = measured.std / running_std
-        d = moved / running_std
+        r = np.sqrt(statistics.var + self.eps) / running_std
+        d = ((statistics.mean - self.running_mean) + statistics.rest) / running_std
         return r.clip(1 / self.r_max, self.r_max), d.clip(-self.d_max, self.d_max)
 
     def _gradients(
@@ -124,11 +124,6 @@ class BatchRenorm1d(BatchRenorm, BatchNorm1d):
         On limits out of range.
     ShapeError, DtypeError, BatchSizeError
         As in :class:`BatchNorm1d`.
-
-    Notes
-    -----
-    With a correction the forward pass of training takes twice as long as BatchNorm's: r and d have
-    to be known before the output.
 
     Examples
     --------

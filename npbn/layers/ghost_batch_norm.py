@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from npbn.errors import BatchSizeError
-from npbn.functional.batch_norm import batch_norm_backward
-from npbn.functional.batch_norm_exact import BatchNormCache
+from npbn.functional.batch_norm import BatchNormCache, batch_norm_backward
 from npbn.layers.batch_norm import BatchNorm, BatchNorm1d, BatchNorm2d
 
 

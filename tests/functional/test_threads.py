@@ -10,7 +10,7 @@ import roads
 from helpers import assert_same_bits
 
 import npbn
-from npbn.functional.threads import share
+from npbn.engines.threads import share
 
 road = pytest.fixture(roads.taken, scope="module", params=["in threads"], autouse=True)
 AFTER_A_FORK = """

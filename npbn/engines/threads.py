@@ -62,10 +62,10 @@ def set_num_threads(num_threads: int) -> None:
     _num_threads = int(num_threads)
 
 
-def share(work: Callable[..., T], parts: list[tuple]) -> list[T]:
+def share(work: Callable[..., T], parts: list[tuple], threaded: bool = True) -> list[T]:
     """Return ``work(*part)`` for every part, in order, the parts shared out among the threads."""
-    threads = min(_num_threads, len(parts))
-    if threads == 1:
+    threads = min(_num_threads, len(parts)) if threaded else 1
+    if threads <= 1:
         return [work(*part) for part in parts]
     cuts = [len(parts) * i // threads for i in range(threads + 1)]
     runs = [parts[start:stop] for start, stop in pairwise(cuts)]

@@ -1,0 +1,110 @@
+"""Which engine computes."""
+
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from types import ModuleType
+from typing import TypeVar
+
+F = TypeVar("F", bound=Callable)
+
+MODULES = {"numpy": "npbn.engines.numpy_", "numba": "npbn.engines.numba_"}
+
+_chosen: tuple[str, ModuleType] | None = None  # name and module; none before the first use
+
+
+def set_engine(name: str) -> None:
+    """Choose the engine that computes from now on, in all threads.
+
+    Before the first call it is the one that the environment variable ``NPBN_ENGINE`` names, or
+    numpy.
+
+    Parameters
+    ----------
+    name : {'numpy', 'numba'}
+
+    Raises
+    ------
+    ValueError
+        If there is no such engine.
+    ImportError
+        If the engine's package is not installed, or does not fit the NumPy that is.
+
+    Examples
+    --------
+    >>> set_engine("numpy")
+    >>> get_engine()
+    'numpy'
+    """
+    global _chosen
+    _chosen = name, _load("set_engine", name)
+
+
+def get_engine() -> str:
+    """Return the name of the engine in use."""
+    current()
+    return _chosen[0]
+
+
+@contextmanager
+def using_engine(name: str) -> Iterator[None]:
+    """Use an engine inside a ``with`` block, in all threads, and then the one before.
+
+    Raises
+    ------
+    ValueError, ImportError
+        As :func:`set_engine`.
+
+    Examples
+    --------
+    >>> with using_engine("numpy"):
+    ...     get_engine()
+    'numpy'
+    """
+    before = get_engine()
+    set_engine(name)
+    try:
+        yield
+    finally:
+        set_engine(before)
+
+
+def current() -> ModuleType:
+    """Return the engine in use; the first call reads ``NPBN_ENGINE``."""
+    global _chosen
+    if _chosen is None:
+        name = os.environ.get("NPBN_ENGINE") or "numpy"
+        _chosen = name, _load("NPBN_ENGINE", name)
+    return _chosen[1]
+
+
+def _load(who: str, name: str) -> ModuleType:
+    if name not in MODULES:
+        raise ValueError(f"{who}: expected one of {', '.join(MODULES)}, got {name!r}")
+    try:
+        return importlib.import_module(MODULES[name])
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise ImportError(
+            f"{who}: the engine {name!r} cannot be loaded ({reason}); install what it needs with "
+            "pip install 'npbn[fast]'"
+        ) from error
+
+
+def fused(function: F) -> F:
+    """Let the engine compile a function of arrays and numbers as a whole.
+
+    NumPy calls the function as it is, without floating-point warnings. It may contain what a
+    compiler understands: arithmetic, ``np.sqrt``, ``astype``, and the passes of
+    :mod:`npbn.engines.passes`, other such functions. A float32 vector has to be cast to float64 before it meets a number,
+    since NumPy would stay in float32.
+    """
+
+    @wraps(function)
+    def call(*arguments):
+        return current().run(function, *arguments)
+
+    call.fused = function
+    return call
