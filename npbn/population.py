@@ -87,7 +87,7 @@ def _measure_populations(net: Module, norms: list[BatchNorm], loader: Iterable[A
 
     `net` is nobody else's: the layers are watched from here on.
     """
-    nothing = BatchStatistics(0, np.zeros(0), np.zeros(0), np.zeros(0))
+    nothing = BatchStatistics(0, np.zeros((3, 0)))
     ran: list[BatchNorm] = []  # in the order in which they run, which the first pass shows
     turn, seen = 0, nothing
 

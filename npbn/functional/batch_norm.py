@@ -50,29 +50,31 @@ class BatchNormCache(NamedTuple):
 
     Attributes
     ----------
-    x : ndarray, shape (N, C, P)
-        The input, by reference if it was C-contiguous; float16 as float32.
-    mean, rest : ndarray, shape (C,), float64
-        What was subtracted is mean + rest; see :class:`BatchStatistics`.
-    std, scale : ndarray, shape (C,), float64
-        sqrt(var + eps), and weight / std.
-    weight : ndarray, shape (C,), or None
-    statistics : BatchStatistics or None
-        The batch's own; None when the running statistics normalised.
+    x : ndarray, shape (N, C) or (N, C, P)
+        The input, by reference where it was C-contiguous and writeable; float16 as float32.
+    vectors : ndarray, shape (5, C), float64
+        In this order: mean, rest and m2 (of :class:`BatchStatistics`), std = sqrt(var + eps), and
+        scale = weight / std.
+    count : int or None
+        Values per channel; None when the running statistics normalised.
+    dtype : numpy.dtype
+        Of the gradients of weight and bias: the weight's, or float64 without one.
     """
 
     x: np.ndarray
-    mean: np.ndarray
-    rest: np.ndarray
-    std: np.ndarray
-    scale: np.ndarray
-    weight: np.ndarray | None
-    statistics: BatchStatistics | None
+    vectors: np.ndarray
+    count: int | None
+    dtype: np.dtype
+
+    @property
+    def statistics(self) -> BatchStatistics | None:
+        """The batch's own; None when the running statistics normalised."""
+        return None if self.count is None else BatchStatistics(self.count, self.vectors[:3])
 
     @property
     def x_hat(self) -> np.ndarray:
-        """The normalised input, (N, C, P) in float64, computed anew: for inspection."""
-        mean, rest, std = (vector[:, None] for vector in (self.mean, self.rest, self.std))
+        """The normalised input, x's shape in float64, computed anew: for inspection."""
+        mean, rest, _, std, _ = self.vectors if self.x.ndim == 2 else self.vectors[:, :, None]
         return ((self.x - mean) - rest) / std
 
 
@@ -109,32 +111,36 @@ def batch_norm_forward(
     -----
     The arguments are taken as checked (:func:`npbn.functional.checks.check_batch_norm`).
     """
-    batch = as_batch(x)
+    batch, count = as_batch(x), None
+    y, vectors = np.empty_like(batch), np.zeros((5, x.shape[1]))
+    affine = _no_float16(weight), _no_float16(bias)
     if training:
-        y, *statistics, std, scale = _normalise_by_itself(batch, weight, bias, eps)
-        statistics = BatchStatistics(*statistics)
-        mean, rest = statistics.mean, statistics.rest
+        count = _normalise_by_itself(batch, *affine, eps, vectors, y)
     else:
-        statistics, mean = None, running_mean.astype(np.float64)
-        rest = np.zeros_like(mean)
-        y, std, scale = _normalise(batch, mean, rest, running_var, 1, weight, bias, eps)
-    cache = BatchNormCache(batch, mean, rest, std, scale, weight, statistics)
-    return y.reshape(x.shape).astype(x.dtype, copy=False), cache
+        vectors[0] = running_mean
+        _normalise(batch, _no_float16(running_var), 1, *affine, eps, vectors, y)
+    return _like(y, x), BatchNormCache(batch, vectors, count, _dtype_of(weight))
+
+
+# What is fused writes its results into arguments, which an engine can cut by channels.
 
 
 @fused
-def _normalise_by_itself(x, weight, bias, eps):
+def _normalise_by_itself(x, weight, bias, eps, vectors, y):
     count, mean, rest, m2 = moments(x)
-    y, std, scale = _normalise(x, mean, rest, m2, max(count, 1), weight, bias, eps)
-    return y, count, mean, rest, m2, std, scale
+    vectors[0], vectors[1], vectors[2] = mean, rest, m2
+    _normalise(x, m2, max(count, 1), weight, bias, eps, vectors, y)
+    return count
 
 
 @fused
-def _normalise(x, mean, rest, squares, count, weight, bias, eps):
+def _normalise(x, squares, count, weight, bias, eps, vectors, y):
+    mean, rest = vectors[0], vectors[1]
     std = np.sqrt(squares.astype(np.float64) / count + eps)
     scale = 1.0 / std if weight is None else weight / std
     shift = np.zeros_like(std) if bias is None else bias.astype(np.float64)
-    return affine(x, mean, rest, scale, shift), std, scale
+    affine(x, mean, rest, scale, shift, y)
+    vectors[3], vectors[4] = std, scale
 
 
 def batch_norm_stats(x: np.ndarray) -> BatchStatistics:
@@ -150,11 +156,35 @@ def batch_norm_elemt(
     eps: float,
 ) -> tuple[np.ndarray, BatchNormCache]:
     """Normalise by statistics, of this batch or of one that it is a part of."""
-    batch = as_batch(x)
-    count, mean, rest, m2 = statistics
-    y, std, scale = _normalise(batch, mean, rest, m2, max(count, 1), weight, bias, eps)
-    cache = BatchNormCache(batch, mean, rest, std, scale, weight, statistics)
-    return y.reshape(x.shape).astype(x.dtype, copy=False), cache
+    batch, count = as_batch(x), statistics.count
+    y, vectors = np.empty_like(batch), np.zeros((5, x.shape[1]))
+    vectors[:3] = statistics.moments
+    affine = _no_float16(weight), _no_float16(bias)
+    _normalise(batch, vectors[2], max(count, 1), *affine, eps, vectors, y)
+    return _like(y, x), BatchNormCache(batch, vectors, count, _dtype_of(weight))
+
+
+def _no_float16(vector: np.ndarray | None) -> np.ndarray | None:
+    """Return a vector that an engine takes."""
+    if vector is None or vector.dtype != np.float16:
+        return vector
+    return vector.astype(np.float32)
+
+
+def _dtype_of(weight: np.ndarray | None) -> np.dtype:
+    return np.dtype(np.float64) if weight is None else weight.dtype
+
+
+def _like(result: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return an engine's result with the shape and dtype of `x`."""
+    return _rounded(result.reshape(x.shape), x.dtype)
+
+
+def _rounded(result: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if result.dtype == dtype:
+        return result
+    with np.errstate(all="ignore"):
+        return result.astype(dtype)
 
 
 def batch_norm_backward(
@@ -205,23 +235,58 @@ def batch_norm_backward(
     grad_weight, grad_bias : ndarray, shape (C,), dtype of `weight`
         Without a weight: float64.
     """
-    x, mean, rest, std, scale, weight, statistics = cache
-    grad, count = as_batch(grad_output), 0 if statistics is None else statistics.count
-    grad_weight, grad_bias = _sums(grad, x, mean, rest, std)
-    grad_input = None
+    x, vectors, count, dtype = cache
+    grad = as_batch(grad_output)
+    sums = np.empty((2, x.shape[1]), np.float32 if dtype == np.float16 else dtype)
+    grad_input = np.empty_like(grad) if input_grad else None
+    if input_grad and count:
+        _through_statistics(grad, x, vectors, count, sums, grad_input)
+    else:
+        _sum_up(grad, x, vectors, sums)
+        if input_grad:
+            _through_constants(grad, vectors, grad_input)
     if input_grad:
-        sums = grad_weight, grad_bias
-        grad_input = batch_norm_backward_elemt(grad_output, cache, count, *sums)
-    if weight is not None:
-        grad_weight, grad_bias = grad_weight.astype(weight.dtype), grad_bias.astype(weight.dtype)
+        grad_input = _like(grad_input, grad_output)
+    grad_weight, grad_bias = _rounded(sums, dtype)
     return grad_input, grad_weight, grad_bias
+
+
+@fused
+def _through_statistics(grad, x, vectors, count, sums, grad_input):
+    grad_bias, products = reduce(grad, x, vectors[0], vectors[1])
+    grad_weight = products / vectors[3]
+    _with_sums(grad, x, vectors, count, grad_weight, grad_bias, grad_input)
+    sums[0], sums[1] = grad_weight, grad_bias
+
+
+@fused
+def _with_sums(grad, x, vectors, count, grad_weight, grad_bias, grad_input):
+    mean, rest, std, a = vectors[0], vectors[1], vectors[3], vectors[4]
+    b = -a * grad_weight / (count * std)
+    c = -a * grad_bias / count
+    combine(grad, x, mean, rest, a, b, c, grad_input)
+
+
+@fused
+def _sum_up(grad, x, vectors, sums):
+    grad_bias, products = reduce(grad, x, vectors[0], vectors[1])
+    sums[0], sums[1] = products / vectors[3], grad_bias
+
+
+@fused
+def _through_constants(grad, vectors, grad_input):
+    scale = vectors[4]
+    nothing = np.zeros_like(scale)
+    affine(grad, nothing, nothing, scale, nothing, grad_input)
 
 
 def batch_norm_backward_reduce(
     grad_output: np.ndarray, cache: BatchNormCache
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return Σ grad_output · x̂ and Σ grad_output, the gradients of weight and bias, in float64."""
-    return _sums(as_batch(grad_output), cache.x, cache.mean, cache.rest, cache.std)
+    sums = np.empty((2, cache.x.shape[1]))
+    _sum_up(as_batch(grad_output), cache.x, cache.vectors, sums)
+    return sums[0], sums[1]
 
 
 def batch_norm_backward_elemt(
@@ -231,37 +296,11 @@ def batch_norm_backward_elemt(
     grad_weight: np.ndarray,
     grad_bias: np.ndarray,
 ) -> np.ndarray:
-    """Return the gradient of the input, `count` and the sums those of the whole batch.
-
-    `count` is 0 if the statistics do not depend on the input.
-    """
-    x, mean, rest, std, scale, _, _ = cache
+    """Return the gradient of the input, `count` and the sums those of the whole batch."""
     grad = as_batch(grad_output)
-    if count:
-        sums = grad_weight, grad_bias
-        grad_input = _through_statistics(grad, x, mean, rest, std, scale, count, *sums)
-    else:
-        grad_input = _scaled(grad, scale)
-    return grad_input.reshape(grad_output.shape).astype(grad_output.dtype, copy=False)
-
-
-@fused
-def _sums(grad, x, mean, rest, std):
-    grad_bias, products = reduce(grad, x, mean, rest)
-    return products / std, grad_bias
-
-
-@fused
-def _through_statistics(grad, x, mean, rest, std, scale, count, grad_weight, grad_bias):
-    per_value = scale / -count
-    b, c = per_value * grad_weight / std, per_value * grad_bias
-    return combine(grad, x, mean, rest, scale, b, c)
-
-
-@fused
-def _scaled(grad, scale):
-    nothing = np.zeros_like(scale)
-    return affine(grad, nothing, nothing, scale, nothing)
+    grad_input, sums = np.empty_like(grad), (grad_weight, grad_bias)
+    _with_sums(grad, cache.x, cache.vectors, max(count, 1), *sums, grad_input)
+    return _like(grad_input, grad_output)
 
 
 def updated_running_statistics(
@@ -275,17 +314,31 @@ def updated_running_statistics(
     `momentum` is the weight of the **new** value, as in torch; an empty batch has no value and
     changes nothing.
     """
-    count, mean, _, m2 = statistics
-    if count == 0:
-        return running_mean.copy(), running_var.copy()
-    return _averages(running_mean, running_var, mean, m2, max(count - 1, 1), float(momentum))
+    averages = running_mean.copy(), running_var.copy()
+    update_running_statistics(*averages, statistics, momentum)
+    return averages
+
+
+def update_running_statistics(
+    running_mean: np.ndarray,
+    running_var: np.ndarray,
+    statistics: BatchStatistics,
+    momentum: float,
+) -> None:
+    """Average a batch into the running mean and variance, in place."""
+    count, moments = statistics
+    if count:
+        averages = _no_float16(running_mean), _no_float16(running_var)
+        _average(*averages, moments, max(count - 1, 1), float(momentum))
+        if running_mean.dtype == np.float16:
+            running_mean[...], running_var[...] = averages
 
 
 @fused
-def _averages(running_mean, running_var, mean, m2, divisor, momentum):
-    new_mean = (1 - momentum) * running_mean.astype(np.float64) + momentum * mean
-    new_var = (1 - momentum) * running_var.astype(np.float64) + momentum * (m2 / divisor)
-    return new_mean.astype(running_mean.dtype), new_var.astype(running_var.dtype)
+def _average(running_mean, running_var, moments, divisor, momentum):
+    keep, mean, var = 1.0 - momentum, moments[0], moments[2] / divisor
+    running_mean[:] = keep * running_mean.astype(np.float64) + momentum * mean
+    running_var[:] = keep * running_var.astype(np.float64) + momentum * var
 
 
 def batch_norm(
@@ -350,7 +403,5 @@ def batch_norm(
     check_batch_norm("batch_norm", x, x.shape[1], vectors, training, eps)
     y, cache = batch_norm_forward(x, running_mean, running_var, weight, bias, training, eps)
     if training and running_mean is not None:
-        running_mean[...], running_var[...] = updated_running_statistics(
-            running_mean, running_var, cache.statistics, momentum
-        )
+        update_running_statistics(running_mean, running_var, cache.statistics, momentum)
     return y

@@ -9,7 +9,7 @@ from npbn.errors import ShapeError
 from npbn.functional.batch_norm import (
     batch_norm_backward,
     batch_norm_forward,
-    updated_running_statistics,
+    update_running_statistics,
 )
 from npbn.functional.checks import check_batch_norm, float_dtype
 from npbn.functional.statistics import BatchStatistics
@@ -70,8 +70,6 @@ class BatchNorm(Module):
 
     def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, Any]:
         x = np.asarray(x)
-        training = self.training and not predict
-        by_batch = training or (self.running_mean is None and self.running_var is None)
         who = f"{type(self).__name__}({self.num_features})"
         if x.ndim not in self.input_shapes:
             expected = " or ".join(self.input_shapes.values())
@@ -79,12 +77,14 @@ class BatchNorm(Module):
                 f"{who}: expected input of shape {expected.replace('C', str(self.num_features))}, "
                 f"got {x.shape}"
             )
+        training = self.training and not predict
         vectors = {
             "running_mean": self.running_mean,
             "running_var": self.running_var,
             "weight": None if self.weight is None else self.weight.data,
             "bias": None if self.bias is None else self.bias.data,
         }
+        by_batch = training or (self.running_mean is None and self.running_var is None)
         check_batch_norm(who, x, self.num_features, vectors, by_batch, self.eps, self.least_values)
         if training:
             return self._apply_in_training(x, vectors["weight"], vectors["bias"])
@@ -105,9 +105,7 @@ class BatchNorm(Module):
             self.num_batches_tracked[...] = self.num_batches_tracked.item() + 1
         if self.running_mean is not None:
             momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
-            self.running_mean[...], self.running_var[...] = updated_running_statistics(
-                self.running_mean, self.running_var, statistics, momentum
-            )
+            update_running_statistics(self.running_mean, self.running_var, statistics, momentum)
 
     @np.errstate(all="ignore")
     def _backward(self, grad_output: np.ndarray, cache: Any, input_grad: bool) -> np.ndarray | None:

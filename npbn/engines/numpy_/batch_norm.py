@@ -1,8 +1,8 @@
 """BatchNorm's four passes over large arrays.
 
 They are torch's decomposition too: all else that BatchNorm computes, in
-:mod:`npbn.functional.batch_norm`, is mathematics on (C,) vectors. Here x has shape (N, C, P): N
-samples of C channels at P positions each; of a matrix (N, C), P is 1. Arrays are C-contiguous,
+:mod:`npbn.functional.batch_norm`, is mathematics on (C,) vectors. Here x has shape (N, C)
+or (N, C, P): N samples of C channels, at P positions each. Arrays are C-contiguous,
 float32 or float64. Vectors, and everything in between, are float64, so that a float32 result is
 rounded once, at its end.
 
@@ -33,7 +33,7 @@ def moments(x: np.ndarray) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
 
     Parameters
     ----------
-    x : ndarray, shape (N, C, P)
+    x : ndarray, shape (N, C) or (N, C, P)
 
     Returns
     -------
@@ -56,14 +56,14 @@ def moments(x: np.ndarray) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
     float64 input has no bits to spare. It is measured a second time, about the first mean, where
     offset² is nothing beside Σ d² / n and no digit cancels: 400 · 2⁻⁵³ of m2 are lost.
     """
-    samples, channels, positions = x.shape
-    count = samples * positions
+    channels = x.shape[1]
+    count = x.size // max(channels, 1)
     if count == 0:
         return 0, np.zeros(channels), np.zeros(channels), np.zeros(channels)
-    mean = x[0, :, 0].astype(np.float64)
+    mean = x[0].reshape(channels, -1)[:, 0].astype(np.float64)
     for _ in range(1 if x.dtype == np.float32 else 2):
         shift = np.where(np.isfinite(mean), mean, 0.0)
-        sums, squares = _total(_deviation_sums, (x,), _column(shift))
+        sums, squares = _total(_deviation_sums, (x,), shift)
         offset = sums / count
         mean = shift + offset
     rest = np.where(np.isfinite(mean), (shift - mean) + offset, 0.0)  # what rounding left out
@@ -71,27 +71,29 @@ def moments(x: np.ndarray) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def affine(
-    x: np.ndarray, mean: np.ndarray, rest: np.ndarray, scale: np.ndarray, shift: np.ndarray
-) -> np.ndarray:
-    """Return d · scale + shift, of x's shape and dtype.
+    x: np.ndarray,
+    mean: np.ndarray,
+    rest: np.ndarray,
+    scale: np.ndarray,
+    shift: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Write d · scale + shift to `out`, of x's shape and dtype.
 
     Notes
     -----
     Error bound: 1/2 eps of the result for float32, 2 eps · (|d · scale| + |shift|) for float64
     (four operations).
     """
-    y = np.empty_like(x)
-    vectors = map(_column, (mean, scale, shift - rest * scale))
-    _each(_affine, (x, y), *vectors)
-    return y
+    _each(_affine, (x, out), mean, scale, _without(rest, shift, scale))
 
 
 def reduce(
     grad: np.ndarray, x: np.ndarray, mean: np.ndarray, rest: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return Σ grad and Σ grad · d of every channel, (C,)."""
-    sums, products = _total(_gradient_sums, (grad, x), _column(mean))
-    return sums, products - rest * sums
+    sums, products = _total(_gradient_sums, (grad, x), mean)
+    return sums, _without(rest, products, sums)
 
 
 def combine(
@@ -102,17 +104,20 @@ def combine(
     a: np.ndarray,
     b: np.ndarray,
     c: np.ndarray,
-) -> np.ndarray:
-    """Return a · grad + b · d + c, of grad's shape and dtype.
+    out: np.ndarray,
+) -> None:
+    """Write a · grad + b · d + c to `out`, of grad's shape and dtype.
 
     Notes
     -----
     Error bound: 1/2 eps of the result for float32, 3 eps of the sum of the terms for float64.
     """
-    out = np.empty_like(grad)
-    vectors = map(_column, (mean, a, b, c - b * rest))
-    _each(_combine, (grad, x, out), *vectors)
-    return out
+    _each(_combine, (grad, x, out), mean, a, b, _without(rest, c, b))
+
+
+def _without(rest: np.ndarray, total: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Return total − factor · rest: of d = (x − mean) − rest, the loops subtract the mean alone."""
+    return np.where(np.isfinite(factor), total - factor * rest, total)  # ∞ − ∞ would be NaN
 
 
 # -- on one block ---------------------------------------------------------------------------------
@@ -138,12 +143,12 @@ def _gradient_sums(grad: np.ndarray, x: np.ndarray, mean: np.ndarray) -> np.ndar
 
 
 def _affine(
-    x: np.ndarray, y: np.ndarray, mean: np.ndarray, scale: np.ndarray, shift: np.ndarray
+    x: np.ndarray, out: np.ndarray, mean: np.ndarray, scale: np.ndarray, shift: np.ndarray
 ) -> None:
     d = _deviations(x, mean)
     d *= scale
     d += shift
-    y[...] = d
+    out[...] = d
 
 
 def _combine(
@@ -163,22 +168,19 @@ def _combine(
 
 
 def _sums(x: np.ndarray) -> np.ndarray:
-    """Sum float64 (n, C, P) over samples, by BLAS, and then positions."""
-    sums = np.ones(len(x)) @ x.reshape(len(x), -1)
-    return np.add.reduce(sums.reshape(x.shape[1:]), axis=1)
+    """Sum float64 (n, C) or (n, C, P) over samples, by BLAS, and then positions."""
+    sums = np.ones(len(x)) @ x.reshape(len(x), math.prod(x.shape[1:]))
+    return sums if x.ndim == 2 else np.add.reduce(sums.reshape(x.shape[1:]), axis=1)
 
 
 # -- over the blocks ------------------------------------------------------------------------------
 
 
-def _column(vector: np.ndarray) -> np.ndarray:
-    """View a (C,) vector so that it broadcasts against (n, C, P)."""
-    return vector.reshape(-1, 1)
-
-
 def _each(work: Callable, arrays: tuple[np.ndarray, ...], *vectors: np.ndarray) -> list:
     """Call `work` with every block of samples, the blocks of a large array in threads."""
     samples, *inner = arrays[0].shape
+    if arrays[0].ndim == 3:
+        vectors = [vector[:, None] for vector in vectors]  # to broadcast along the positions
     step = min(max(BLOCK // max(math.prod(inner), 1), 1), SAMPLES)
     blocks = [
         (*(array[start : start + step] for array in arrays), *vectors)
