@@ -125,6 +125,8 @@ def train_all(options: argparse.Namespace) -> int:
     )
     if shared:
         show(f"{shared}: the seconds do not tell what more CPUs would bring")
+    if options.engine != "numpy":
+        show("what is compiled, or loaded from disk, is in the seconds of the first epochs")
     runs = []
     with threadpool_limits(threads):
         for size in group_sizes():
