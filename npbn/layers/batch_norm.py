@@ -1,5 +1,6 @@
 """BatchNorm as a layer: what it learns, what it tracks, and which statistics it uses."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +23,8 @@ class BatchNorm(Module):
 
     input_shapes: ClassVar[dict[int, str]]  # by rank, for checks and messages
     least_values: ClassVar[int] = 2  # per channel, of a batch in training
+    # Called with the layer and every batch that has been checked; update_batch_norm measures so.
+    observer: Callable[["BatchNorm", np.ndarray], None] | None = None
 
     running_mean: np.ndarray | None
     running_var: np.ndarray | None
@@ -86,6 +89,8 @@ class BatchNorm(Module):
         }
         by_batch = training or (self.running_mean is None and self.running_var is None)
         check_batch_norm(who, x, self.num_features, vectors, by_batch, self.eps, self.least_values)
+        if self.observer is not None:
+            self.observer(self, x)
         if training:
             return self._apply_in_training(x, vectors["weight"], vectors["bias"])
         return batch_norm_forward(x, **vectors, training=by_batch, eps=self.eps)
