@@ -4,7 +4,7 @@ import numpy as np
 
 from npbn.errors import ShapeError
 from npbn.functional.batch_norm import batch_norm_forward, update_running_statistics
-from npbn.functional.checks import check_batch_norm
+from npbn.functional.checks import check_batch_norm, plainly_fits
 
 
 def batch_norm(
@@ -66,7 +66,8 @@ def batch_norm(
         "weight": weight,
         "bias": bias,
     }
-    check_batch_norm("batch_norm", x, x.shape[1], vectors, training, eps)
+    if not plainly_fits(x, x.shape[1], vectors, training, eps):
+        check_batch_norm("batch_norm", x, x.shape[1], vectors, training, eps)
     y, cache = batch_norm_forward(x, running_mean, running_var, weight, bias, training, eps)
     if training and running_mean is not None:
         update_running_statistics(running_mean, running_var, cache.statistics, momentum)

@@ -81,8 +81,6 @@ def check_batch_norm(
     ValueError
         `eps`, or missing running statistics.
     """
-    if _plainly_fits(x, num_features, vectors, training, eps):
-        return
     float_array(who, x)
     if x.shape[1] != num_features:
         raise ShapeError(f"{who}: expected {num_features} channels along axis 1, got {x.shape}")
@@ -117,7 +115,7 @@ def check_batch_norm(
         raise ValueError(f"{who}: running_mean and running_var are needed in evaluation, got None")
 
 
-def _plainly_fits(
+def plainly_fits(
     x: np.ndarray,
     num_features: int,
     vectors: dict[str, np.ndarray | None],

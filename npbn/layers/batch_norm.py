@@ -12,7 +12,7 @@ from npbn.functional.batch_norm import (
     batch_norm_forward,
     update_running_statistics,
 )
-from npbn.functional.checks import check_batch_norm, float_dtype
+from npbn.functional.checks import check_batch_norm, float_dtype, plainly_fits
 from npbn.functional.statistics import BatchStatistics
 from npbn.layers.module import Module
 from npbn.layers.parameter import Parameter
@@ -73,12 +73,11 @@ class BatchNorm(Module):
 
     def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, Any]:
         x = np.asarray(x)
-        who = f"{type(self).__name__}({self.num_features})"
         if x.ndim not in self.input_shapes:
             expected = " or ".join(self.input_shapes.values())
             raise ShapeError(
-                f"{who}: expected input of shape {expected.replace('C', str(self.num_features))}, "
-                f"got {x.shape}"
+                f"{self._who()}: expected input of shape "
+                f"{expected.replace('C', str(self.num_features))}, got {x.shape}"
             )
         training = self.training and not predict
         vectors = {
@@ -88,12 +87,18 @@ class BatchNorm(Module):
             "bias": None if self.bias is None else self.bias.data,
         }
         by_batch = training or (self.running_mean is None and self.running_var is None)
-        check_batch_norm(who, x, self.num_features, vectors, by_batch, self.eps, self.least_values)
+        if not plainly_fits(x, self.num_features, vectors, by_batch, self.eps):
+            check_batch_norm(
+                self._who(), x, self.num_features, vectors, by_batch, self.eps, self.least_values
+            )
         if self.observer is not None:
             self.observer(self, x)
         if training:
             return self._apply_in_training(x, vectors["weight"], vectors["bias"])
         return batch_norm_forward(x, **vectors, training=by_batch, eps=self.eps)
+
+    def _who(self) -> str:
+        return f"{type(self).__name__}({self.num_features})"
 
     def _apply_in_training(
         self, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None

@@ -113,9 +113,8 @@ def _combine(grad: Array, x: Array, out: Array, mean: Array, a: Array, b: Array,
 
 
 def _sums(x: Array) -> Array:
-    """Sum float64 (n, C) or (n, C, P) over samples, by BLAS, and then positions."""
-    sums = np.ones(len(x)) @ x.reshape(len(x), math.prod(x.shape[1:]))
-    return sums if x.ndim == 2 else np.add.reduce(sums.reshape(x.shape[1:]), axis=1)
+    """Sum float64 (n, C) or (n, C, P) over positions, in pairs, and samples, by BLAS."""
+    return np.ones(len(x)) @ (x if x.ndim == 2 else np.add.reduce(x, axis=2))
 
 
 # -- over the blocks ------------------------------------------------------------------------------
