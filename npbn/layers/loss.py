@@ -140,7 +140,7 @@ class CrossEntropyLoss(_Loss):
         )
 
     def _denominator(self, cache: Any) -> float:
-        return float(cache.term_weight.sum())
+        return cache.total_weight
 
     def _backward(self, cache: Any, grad_output: np.ndarray | None) -> np.ndarray:
         return cross_entropy_backward(cache, grad_output)

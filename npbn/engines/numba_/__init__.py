@@ -7,11 +7,25 @@ from typing import Any
 from numba.extending import overload
 
 from npbn.engines import numpy_
+from npbn.engines.numba_.activation import relu_backward, relu_forward
 from npbn.engines.numba_.batch_norm import affine, combine, moments, reduce
 from npbn.engines.numba_.compiling import compiled
+from npbn.engines.numba_.cross_entropy import cross_entropy_backward, cross_entropy_forward
 from npbn.engines.numba_.ranges import large
+from npbn.engines.numba_.sgd import sgd
 
-__all__ = ["affine", "combine", "moments", "reduce", "run"]
+__all__ = [
+    "affine",
+    "combine",
+    "cross_entropy_backward",
+    "cross_entropy_forward",
+    "moments",
+    "reduce",
+    "relu_backward",
+    "relu_forward",
+    "run",
+    "sgd",
+]
 
 
 @lru_cache
