@@ -118,6 +118,7 @@ class SGD:
             for parameter in group["params"]:
                 parameter.grad = None
 
+    @np.errstate(all="ignore")
     def step(self) -> None:
         """Update, in place, every parameter that has a gradient."""
         update = current().sgd

@@ -134,12 +134,10 @@ def cross_entropy_backward(
         Zero wherever the target is ignored.
     """
     *arguments, reduction, total_weight, shape, dtype = cache
-    count = len(cache.target)
     if reduction == "none":
         factor = grad_output.reshape(-1).astype(np.float64)
     else:
-        mean = 1 / (total_weight or math.nan)
-        factor = np.full(count, mean if reduction == "mean" else 1.0)
+        factor = np.array([1 / (total_weight or math.nan) if reduction == "mean" else 1.0])
     grad = np.empty(_as_batch(shape), _work_dtype(dtype))
     current().cross_entropy_backward(factor, *arguments, grad)
     return grad.reshape(shape).astype(dtype, copy=False)

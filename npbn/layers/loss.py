@@ -63,7 +63,7 @@ class _Loss:
         return grad
 
     def _keep(self, loss: float | np.ndarray, cache: Any) -> float | np.ndarray:
-        self._pending = (cache, np.shape(loss))
+        self._pending = (cache, getattr(loss, "shape", ()))
         self.loss = loss
         self.denominator = self._denominator(cache) if self.reduction == "mean" else 1.0
         return loss

@@ -119,11 +119,12 @@ def _backward(
         if t == ignore_index:
             out[:] = 0.0
             continue
-        scaled = (1 - smoothing) * term_weight[m] * factor[m]
+        upstream = factor[m % len(factor)]
+        scaled = (1 - smoothing) * term_weight[m] * upstream
         for c in range(classes):
             term = p[c] * scaled
             if c == t:
                 term -= scaled
             if smoothing != 0:
-                term += factor[m] * (uniform * (p[c] * all_weights - class_weight[c]))
+                term += upstream * (uniform * (p[c] * all_weights - class_weight[c]))
             out[c] = term

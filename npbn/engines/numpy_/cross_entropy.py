@@ -42,7 +42,7 @@ def cross_entropy_forward(
     terms = logits.swapaxes(0, 1).reshape(classes, len(target))
     terms = np.ascontiguousarray(terms, np.float64)
     counted = target != ignore_index
-    index = np.where(counted, target, 0)
+    index = target * counted
     term_weight = counted * class_weight[index]
 
     shifted = terms - np.maximum.reduce(terms, axis=0)
@@ -54,7 +54,7 @@ def cross_entropy_forward(
     if label_smoothing:
         uniform = class_weight @ (log_total - shifted) / classes
         losses = (1 - label_smoothing) * losses + label_smoothing * uniform
-    losses = np.where(counted, losses, 0.0)  # also where an ignored term is NaN or infinite
+    losses[~counted] = 0.0  # also where an ignored term is NaN or infinite
     sums = float(np.add.reduce(losses)), float(np.add.reduce(term_weight))
     return losses, sums[0], term_weight, (exponentials / total).T, sums[1]
 
@@ -71,12 +71,12 @@ def cross_entropy_backward(
 ) -> None:
     """Write the gradient of Σ factor · losses with respect to the logits into `grad`, (N, C, P).
 
-    `factor` has shape (M,) and is float64; the others are as :func:`cross_entropy_forward` took or
-    returned them.
+    `factor`, float64, has shape (M,), or (1,) if it is the same for all terms; the others are as
+    :func:`cross_entropy_forward` took or returned them.
     """
     samples, classes, positions = grad.shape
     counted = target != ignore_index
-    index = np.where(counted, target, 0)
+    index = target * counted
     scaled = (1 - label_smoothing) * term_weight
     scaled *= factor
     p = probabilities.T
@@ -85,5 +85,6 @@ def cross_entropy_backward(
     if label_smoothing:
         uniform = p * class_weight.sum() - class_weight[:, None]
         terms += factor * (label_smoothing / classes * uniform)
-    terms = np.where(counted, terms, 0.0)
+    if np.count_nonzero(counted) < len(target):
+        terms[:, ~counted] = 0.0
     grad[...] = terms.reshape(classes, samples, positions).swapaxes(0, 1)

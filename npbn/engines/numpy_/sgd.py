@@ -1,9 +1,8 @@
-"""The update of SGD, for one parameter of any shape and layout."""
+"""The update of SGD, for one parameter of any shape and layout; the caller ignores floating-point errors."""
 
 import numpy as np
 
 
-@np.errstate(all="ignore")
 def sgd(
     values: np.ndarray,
     grad: np.ndarray,
