@@ -37,6 +37,7 @@ MAY_NOT_IMPORT = {
     "folding.py": AFTER,
     "onnx_export.py": AFTER,
     "population.py": AFTER,
+    "rebuilding.py": AFTER,
     "distributed": ["models", "testing", "torch_reference"],
     "cli.py": ["testing", "torch_reference"],
     "__main__.py": ["testing", "torch_reference"],
