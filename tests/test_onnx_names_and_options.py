@@ -12,20 +12,6 @@ import npbn
 from npbn.errors import ConfigError
 
 NAMES = ["output", "x", "y", "batch", "Identity", "x,y", "a/b", "é", "x y", "\n", "0", "add"]
-    "output",
-    "x",
-    "y",
-    "batch",
-    "Identity",
-    "x,y",
-    "a/b",
-    "é",
-    "x y",
-    "\n",
-    "0",
-    "add",
-    "weight",
-]
 NAMES += ["weight", "Gemm", "shape", "y_", "model"]
 
 
