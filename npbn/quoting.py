@@ -1,5 +1,11 @@
 """Text of unknown origin, such as the keys of a file, in messages and on a terminal."""
 
+import reprlib
+
+# A list of twice a list of twice a list, and so on, is short in memory and endless as text.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+_SHORT.maxother = 200
 LONGEST = 80  # characters of one name in a message
 
 
@@ -22,8 +28,8 @@ def quoted(value: object, longest: int = LONGEST) -> str:
         shown = repr(value[:longest])
         return printable(shown, None) + "..." * (len(value) > longest)
     try:
-        return printable(repr(value), longest)
-    except (ValueError, RecursionError):  # an integer of 5,000 digits, lists in lists in lists
+        return printable(_SHORT.repr(value), longest)
+    except ValueError:  # an integer of 5,000 digits
         return f"a {type(value).__name__}"
 
 

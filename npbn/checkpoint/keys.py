@@ -19,21 +19,23 @@ MOST_LARGE = 1000
 class KeyGuard:
     """Counts the keys of one file's dictionaries, and the elements of its sets."""
 
-    def __init__(self) -> None:
-        self.numbers = self.large = 0
+    def __init__(self, most_numbers: int = MOST_NUMBERS, most_large: int = MOST_LARGE) -> None:
+        self.numbers, self.most_numbers = 0, most_numbers
+        self.large, self.most_large = 0, most_large
 
-    def check(self, key: Any, where: str = "a dictionary") -> None:
+    def check(self, key: Any) -> None:
         """Raise CheckpointError on a key that no state has, or on too many that are numbers."""
         if type(key) is str:
             return
         if type(key) not in KINDS:
             raise CheckpointError(
-                f"{where}: expected keys of str or numbers, got {quoted(key)} "
-                f"of {type(key).__name__}"
+                f"a dictionary's key is a {type(key).__name__}, expected a string or a number"
             )
         self.numbers += 1
-        self.large += type(key) is int and not -LARGEST < key < LARGEST
-        if self.numbers > MOST_NUMBERS:
-            raise CheckpointError(f"over {MOST_NUMBERS} keys are numbers")
-        if self.large > MOST_LARGE:
-            raise CheckpointError(f"over {MOST_LARGE} keys are integers beyond 60 bits")
+        if type(key) is int and not -LARGEST < key < LARGEST:
+            self.large += 1
+            if self.large > self.most_large:
+                few = f"; over {self.most_large} keys are like it" * (self.most_large > 0)
+                raise CheckpointError(f"a dictionary's key is {quoted(key)}, beyond 60 bits{few}")
+        if self.numbers > self.most_numbers:
+            raise CheckpointError(f"over {self.most_numbers} keys are numbers")

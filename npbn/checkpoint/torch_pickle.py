@@ -21,8 +21,10 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from npbn.checkpoint.keys import KeyGuard
+from npbn.checkpoint.keys import MOST_NUMBERS, KeyGuard
 from npbn.errors import CheckpointError
+
+_MOST_NUMBER_KEYS = MOST_NUMBERS
 
 Builders = dict[int, tuple[Any, Callable[[Any], None]]]
 
@@ -77,7 +79,7 @@ def load_pickle(
     """
     value, end = load_first(data, names, persistent_load, explain, builders)
     if end != len(data):
-        raise CheckpointError(f"its pickle is damaged at byte {end}: it ends too early")
+        raise CheckpointError(f"its pickle is damaged at byte {end}: it ends too early or too late")
     return value
 
 
@@ -122,7 +124,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: list[Any] = []
-        self.keys = KeyGuard()
+        self.keys = KeyGuard(_MOST_NUMBER_KEYS, 0)
 
     def run(self) -> Any:
         if self.data[:1] != b"\x80" or self.data[1:2] not in (b"\2", b"\3", b"\4", b"\5"):
@@ -230,7 +232,7 @@ class _Machine:
         values = self.pop_mark()
         target = self.target(set)
         for value in values:
-            self.keys.check(value, "a set")
+            self.keys.check(value)
             target.add(value)
 
     def memoize(self, index: int | None = None) -> None:

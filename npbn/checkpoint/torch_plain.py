@@ -30,7 +30,7 @@ class PlainData:
     def __init__(self, size: int) -> None:
         self.builders: Builders = {}
         self._left = 4 * size
-        self._keys = KeyGuard()
+        self._keys = KeyGuard(most_large=0)
 
     def names(self) -> dict[tuple[str, str], Name | Label]:
         """Return the globals by which a pickle speaks of plain data."""
@@ -97,7 +97,7 @@ class PlainData:
         values = args[0] if args else []
         self._spend(len(values))
         for value in values:
-            self._keys.check(value, "a set")
+            self._keys.check(value)
         return set(values)
 
     # Bytes and NumPy's
