@@ -58,9 +58,8 @@ def read(
     for name in (*expected, *arrays):
         came = _kind(arrays[name]) if name in arrays else "nothing"
         if came != expected.get(name, "nothing"):
-            raise ValueError(
-                f"{quoted(name)}: expected {quoted(expected.get(name, 'nothing'))}, got {came}"
-            )
+            made = expected.get(name, "nothing")
+            raise ValueError(f"{quoted(name)}: expected {made!s:.100}, got {came}")
     return tree.rebuild(body["state"], {name: arrays[name] for name in expected}), metadata
 
 

@@ -10,7 +10,6 @@ import math
 import os
 import zlib
 from io import BufferedIOBase
-from pathlib import Path
 
 import numpy as np
 
@@ -104,8 +103,12 @@ def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
         data = gzip.compress(data, mtime=0)
     from npbn.checkpoint import atomic
 
+    def write(name: str) -> None:
+        with open(name, "wb") as file:
+            file.write(data)
+
     try:
-        atomic.replace(os.fspath(path), lambda name: Path(name).write_bytes(data) and None)
+        atomic.replace(os.fspath(path), write)
     except OSError as error:
         raise _cannot("write", path, error) from error
 
