@@ -9,9 +9,21 @@ from numba.extending import overload
 from npbn.engines import numpy_
 from npbn.engines.numba_.batch_norm import affine, combine, moments, reduce
 from npbn.engines.numba_.compiling import compiled
+from npbn.engines.numba_.max_pooling import max_pool, max_pool_backward
+from npbn.engines.numba_.patches import gather, scatter
 from npbn.engines.numba_.ranges import large
 
-__all__ = ["affine", "combine", "moments", "reduce", "run"]
+__all__ = [
+    "affine",
+    "combine",
+    "gather",
+    "max_pool",
+    "max_pool_backward",
+    "moments",
+    "reduce",
+    "run",
+    "scatter",
+]
 
 
 @lru_cache

@@ -6,8 +6,20 @@ from typing import Any
 import numpy as np
 
 from npbn.engines.numpy_.batch_norm import affine, combine, moments, reduce
+from npbn.engines.numpy_.max_pooling import max_pool, max_pool_backward
+from npbn.engines.numpy_.patches import gather, scatter
 
-__all__ = ["affine", "combine", "moments", "reduce", "run"]
+__all__ = [
+    "affine",
+    "combine",
+    "gather",
+    "max_pool",
+    "max_pool_backward",
+    "moments",
+    "reduce",
+    "run",
+    "scatter",
+]
 
 
 @np.errstate(all="ignore")
