@@ -8,6 +8,7 @@ cut at the image's edges (Zen 2). Threads take ranges of channels.
 import numpy as np
 
 from npbn.engines.numba_.compiling import compiled
+from npbn.engines.numba_.padding import inside, seen
 from npbn.engines.numba_.ranges import large, over_ranges
 from npbn.engines.windows import Windows
 
@@ -36,8 +37,8 @@ def _over_channels(loops, arguments, patches):
 @compiled
 def _gather(x, rows, columns, first, last, patches):
     padded = _padded(x, rows, columns)
-    top, down, height = _inside(rows)
-    left, across, width = _inside(columns)
+    top, down, height = inside(rows)
+    left, across, width = inside(columns)
     for c in range(first, last):
         for n in range(len(x)):
             for r in range(height):
@@ -53,8 +54,8 @@ def _gather(x, rows, columns, first, last, patches):
 @compiled
 def _scatter(x, rows, columns, first, last, patches):
     padded = _padded(x, rows, columns)
-    top, down, height = _inside(rows)
-    left, across, width = _inside(columns)
+    top, down, height = inside(rows)
+    left, across, width = inside(columns)
     for c in range(first, last):
         for n in range(len(x)):
             padded[:] = 0.0
@@ -71,19 +72,7 @@ def _scatter(x, rows, columns, first, last, patches):
 @compiled
 def _padded(x, rows, columns):
     """Return zeros for what the windows see of one channel."""
-    return np.zeros((_seen(rows), _seen(columns)), x.dtype)
-
-
-@compiled
-def _seen(axis):
-    return (axis.count - 1) * axis.stride + axis.dilation * (axis.kernel - 1) + 1
-
-
-@compiled
-def _inside(axis):
-    """Return where the input begins in what the windows see, from where on, and how long it is."""
-    start, skipped = max(axis.before, 0), max(-axis.before, 0)
-    return start, skipped, max(min(_seen(axis) - start, axis.size - skipped), 0)
+    return np.zeros((seen(rows), seen(columns)), x.dtype)
 
 
 @compiled
