@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import report, targets
-from benchmarks.contenders import modules
+from benchmarks.contenders import ENGINES, modules
 from benchmarks.footprint import megabytes, python
 from benchmarks.harness import Entry, Team
 from benchmarks.memory import RESET
@@ -25,7 +25,7 @@ SHAPES = (
     ((8, 64, 56, 56), 64),
 )
 BATCHES = (16, 64, 256)  # of the network
-CONTENDERS = ("npbn", "torch eager", "torch.compile")
+CONTENDERS = (*ENGINES, "torch eager", "torch.compile")
 LARGE = {"shape": [256, 64, 56, 56], "outputs": 64, "mode": "forward + backward"}
 TOLERANCE = 1e-4  # relative, in norm: float32 rounding is near 1e-6, a wrong tap near 1e-1
 EXPLANATION = (
@@ -110,7 +110,7 @@ def memory(contest: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     if not RESET.exists():
         print("memory: this system does not tell a process its peak: skipped")
         return {}
-    found = modules(*(name for name in CONTENDERS[:2] if name in contest["seconds"]))
+    found = modules(*(name for name in CONTENDERS[:3] if name in contest["seconds"]))
     return {
         name: json.loads(python("-m", "benchmarks.memory", module, WORK, json.dumps(LARGE)))
         for name, module in found.items()
@@ -130,7 +130,7 @@ def activations() -> int:
 
 def markdown(contests: list[dict[str, Any]], contenders: tuple[str, ...]) -> str:
     """Return the tables."""
-    parts = [targets.table(goals(contests))]
+    parts = [targets.table(goals(contests)), report.losses(contests, contenders)]
     for (count,) in report.distinct(contests, "threads"):
         mine = [c for c in contests if c["threads"] == count]
         for mode in MODES:
@@ -163,28 +163,31 @@ def markdown(contests: list[dict[str, Any]], contenders: tuple[str, ...]) -> str
 def goals(contests: list[dict[str, Any]]) -> list[targets.Goal]:
     """Return the targets with what was measured."""
     found: list[targets.Goal] = []
-    for (count,) in report.distinct(contests, "threads"):
-        goal = targets.Goals(found, report.threads(count))
-        mine = [c for c in contests if c["threads"] == count]
-        for what, about in (
-            ("Conv2d (64, 16, 28, 28) to 32, forward + backward", {"shape": [64, 16, 28, 28]}),
-            ("CNN, a training step, batch 64", {"batch": 64}),
-        ):
-            chosen = [c for c in mine if all(c.get(k) == v for k, v in about.items())]
-            chosen = [c for c in chosen if c.get("mode") != MODES[0]]
-            ratios = report.ratios(chosen, "npbn", "torch eager")
-            goal.faster(what, "torch eager", 0.5, 1.0, next(iter(ratios), None))
-    if "npbn" in contests[0]["memory"]:
-        own = own_memory(contests[0]["memory"]["npbn"])
-        limit = activations() + 16 * 2**20
-        targets.Goals(found, "1 thread").within(
-            "memory of a large pass", "its activations and 16 MB", 1, 1, own / limit
+    for contest in contests:
+        if contest.get("mode") == MODES[1]:
+            shape = f"{tuple(contest['shape'])} to {contest['outputs']}"
+            what, bounds = f"Conv2d {shape}, {MODES[1]}", targets.CONV
+        elif contest.get("batch") in targets.CNN_STEP:
+            batch = contest["batch"]
+            what, bounds = f"CNN, a training step, batch {batch}", targets.CNN_STEP[batch]
+        else:
+            continue
+        goal = targets.Goals(found, ENGINES[0], report.threads(contest["threads"]))
+        goal.faster(
+            what, "torch eager", *bounds, report.median([contest], ENGINES[0], "torch eager")
         )
+    for engine in ENGINES:
+        if engine in contests[0]["memory"]:
+            own = own_memory(contests[0]["memory"][engine])
+            limit = activations() + 16 * 2**20
+            targets.Goals(found, engine, "1 thread").within(
+                "memory of a large pass", "its activations and 16 MB", 1, 1, own / limit
+            )
     return found
 
 
 def draw(contests: list[dict[str, Any]], path: Path) -> None:
-    """Draw the time of the others in npbn's as bars, for the layer and the network."""
+    """Draw the times as bars, for the layer and the network."""
     from benchmarks import pictures
 
     count = min(c["threads"] for c in contests)

@@ -1,4 +1,4 @@
-"""What npbn costs before it computes: import, installed size, memory, files; beside torch."""
+"""What npbn costs before it computes: import, size, memory, files, compiling; beside torch."""
 
 import importlib.metadata
 import importlib.util
@@ -13,13 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import report, targets
-from benchmarks.contenders import modules
+from benchmarks import first_calls, report, targets
+from benchmarks.contenders import ENGINES, modules
 from benchmarks.harness import ROOT, environment
 from benchmarks.memory import RESET
 
-PACKAGES = ("numpy", "npbn", "torch")
-CONTENDERS = ("npbn", "torch eager")
+# What is imported, and the packages whose size that is.
+IMPORTS = {
+    "numpy": "import numpy",
+    "npbn numpy": "import npbn",
+    "npbn numba": "import npbn; npbn.set_engine('numba')",
+    "torch": "import torch",
+}
+PACKAGES = {"npbn numpy": ("npbn",), "npbn numba": ("npbn", "numba"), "torch": ("torch",)}
+CONTENDERS = (*ENGINES, "torch eager")
 BATCHES = (64, 4096)
 MB = 2**20
 EXPLANATION = (
@@ -27,12 +34,14 @@ EXPLANATION = (
     "Size: the files of the package and of all that it requires, without compiled bytecode. "
     "Memory: physical memory of a process of its own, one thread; a step's own is its peak over "
     "what was there with network and batch in place. Code that is loaded at the first step is in "
-    "it, memory that earlier work has left free is not. MB are 2²⁰ bytes."
+    "it, memory that earlier work has left free is not; what the compiled engine (numba) compiles "
+    "is on disk by then. Its first calls are measured in processes of their own: in a new "
+    "environment, where they compile, and in later ones, which find that on disk. MB are 2²⁰ bytes."
 )
 IMPORT = """
 from time import perf_counter
 start = perf_counter()
-import {}
+{}
 print(perf_counter() - start)
 """
 # A large state_dict in torch's format and as safetensors; a trained network and an image.
@@ -63,60 +72,64 @@ START_TO_ANSWER, LOADING = "one image, from start to answer", "loading a file of
 
 def run(out: Path, quick: bool, threads: list[int]) -> None:
     """Measure, and write footprint.json, .md and .png into `out`; `threads` does not matter."""
-    packages = [name for name in PACKAGES if importlib.util.find_spec(name)]
-    if "torch" not in packages:
-        print("torch is not installed: skipped")
+    names = [name for name in IMPORTS if all(map(importlib.util.find_spec, PACKAGES.get(name, ())))]
+    for package, name in (("numba", "npbn numba"), ("torch", "torch")):
+        if name not in names:
+            print(f"{package} is not installed: skipped")
     with tempfile.TemporaryDirectory() as scratch:
-        files = deployment(Path(scratch), packages, quick)
+        files = deployment(Path(scratch), names, quick)
     contest = {
         "threads": 1,
-        "seconds": import_times(packages, 3 if quick else 15),
+        "seconds": import_times(names, 3 if quick else 15),
         "refused": {},
-        "bytes": {name: installed_size(name) for name in packages if name != "numpy"},
+        "bytes": {name: installed_size(*PACKAGES[name]) for name in names if name in PACKAGES},
         "files": files,
-        "memory": memory(BATCHES[:1] if quick else BATCHES, "torch" in packages),
+        "memory": memory(BATCHES[:1] if quick else BATCHES, names),
+        "first_calls": {},
     }
+    if "npbn numba" in names:
+        contest["first_calls"] = first_calls.measure(python, 1 if quick else 3)
     report.progress("import", contest)
     report.write(out, "footprint", [contest], markdown(contest), draw, EXPLANATION)
 
 
-def python(*arguments: str) -> str:
+def python(*arguments: str, **variables: str) -> str:
     """Run Python in a fresh process with one thread; return what it prints."""
     command = [sys.executable, *arguments]
-    env = environment(1)
+    env = environment(1) | variables
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # an import would compile anew each time
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     return done.stdout
 
 
-def import_times(packages: list[str], rounds: int) -> dict[str, list[float]]:
+def import_times(names: list[str], rounds: int) -> dict[str, list[float]]:
     """Return the seconds that importing each takes; a first import, not counted, warms caches."""
-    seconds: dict[str, list[float]] = {name: [] for name in packages}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     for i in range(rounds + 1):
-        for name in packages[:: -1 if i % 2 else 1]:
-            time = float(python("-c", IMPORT.format(name)))
+        for name in names[:: -1 if i % 2 else 1]:
+            time = float(python("-c", IMPORT.format(IMPORTS[name])))
             if i > 0:
                 seconds[name].append(time)
     return seconds
 
 
-def deployment(folder: Path, packages: list[str], quick: bool) -> dict[str, dict[str, Any]]:
+def deployment(folder: Path, names: list[str], quick: bool) -> dict[str, dict[str, Any]]:
     """Return seconds of whole programs and of loading large files, as what: contender: seconds."""
-    if "torch" not in packages:
+    if "torch" not in names:
         return {}
     rounds = 3 if quick else 15
     python("-c", WRITE_FILES.format(folder=str(folder), numbers=2**20 if quick else 2**20 * 25))
     files = [folder / name for name in ("model.pt", "config.json", "image.npy", "logits.npy")]
     apps = ROOT / "examples" / "deploy"
-    answer = {
-        "npbn": [str(path) for path in (apps / "npbn_app.py", *files)],
-        "torch": [str(path) for path in (apps / "torch_app.py", files[0], *files[2:])],
-    }
-    found = {START_TO_ANSWER: {name: [] for name in answer}}
-    for name, arguments in in_turn(answer, rounds):
+    answer = {name: [apps / "npbn_app.py", *files] for name in ENGINES if name in names}
+    answer["torch"] = [apps / "torch_app.py", files[0], *files[2:]]
+    found: dict[str, dict[str, list[float]]] = {START_TO_ANSWER: {name: [] for name in answer}}
+    for i, (name, arguments) in enumerate(in_turn(answer, rounds + 1)):
+        engine = name.removeprefix("npbn ") if name in ENGINES else "numpy"
         start = perf_counter()
-        python(*arguments)
-        found[START_TO_ANSWER][name].append(perf_counter() - start)
+        python(*map(str, arguments), NPBN_ENGINE=engine)
+        if i >= len(answer):  # the first round is not counted: it compiles, and warms caches
+            found[START_TO_ANSWER][name].append(perf_counter() - start)
     loads = {
         "npbn, .pt": LOAD.format("npbn", f"npbn.load({str(folder / 'large.pt')!r})"),
         "npbn, .safetensors": LOAD.format(
@@ -136,11 +149,11 @@ def in_turn(programs: dict[str, Any], rounds: int) -> Iterator[tuple[str, Any]]:
         yield from list(programs.items())[:: -1 if i % 2 else 1]
 
 
-def installed_size(package: str) -> int:
-    """Return the bytes of a package's files and of those that it requires."""
+def installed_size(*packages: str) -> int:
+    """Return the bytes of the packages' files and of those that they require."""
     from packaging.requirements import Requirement
 
-    wanted, seen, total = [package], set(), 0
+    wanted, seen, total = list(packages), set(), 0
     while wanted:
         name = wanted.pop().lower().replace("_", "-")
         if name in seen:
@@ -161,20 +174,24 @@ def size_of_files(name: str, distribution: importlib.metadata.Distribution) -> i
         files = Path(importlib.util.find_spec(name).origin).parent.rglob("*")
     else:
         files = (Path(file.locate()) for file in distribution.files or ())
-    return sum(f.stat().st_size for f in files if f.suffix != ".pyc" and f.is_file())
+    # Not what Python and numba have compiled.
+    return sum(f.stat().st_size for f in files if f.parent.name != "__pycache__" and f.is_file())
 
 
-def memory(batches: tuple[int, ...], with_torch: bool) -> dict[str, dict[str, dict[str, int]]]:
+def memory(batches: tuple[int, ...], names: list[str]) -> dict[str, dict[str, dict[str, int]]]:
     """Return the bytes as batch: contender: moment."""
     if not RESET.exists():
         print("memory: this system does not tell a process its peak: skipped")
         return {}
-    found = modules(*(CONTENDERS if with_torch else CONTENDERS[:1]))
+    found = modules(*(name for name in CONTENDERS if name.removesuffix(" eager") in names))
+
+    def moments(module: str, batch: int) -> dict[str, int]:
+        return json.loads(python("-m", "benchmarks.memory", module, "train_step", case(batch)))
+
+    for module in found.values():  # compiles what is kept on disk
+        moments(module, batches[0])
     return {
-        str(batch): {
-            name: json.loads(python("-m", "benchmarks.memory", module, "train_step", case(batch)))
-            for name, module in found.items()
-        }
+        str(batch): {name: moments(module, batch) for name, module in found.items()}
         for batch in batches
     }
 
@@ -205,13 +222,15 @@ def markdown(contest: dict[str, Any]) -> str:
         parts.append(f"## {what[0].upper()}{what[1:]}\n")
         view = {"seconds": contenders, "refused": {}}
         lines = [
-            [name, report.time_cell(view, name), report.ratio_cell(view, "npbn", name)]
-            if "npbn" in contenders
+            [name, report.time_cell(view, name), report.ratio_cell(view, ENGINES[1], name)]
+            if ENGINES[1] in contenders
             else [name, report.time_cell(view, name), report.ratio_cell(view, "torch, .pt", name)]
             for name in contenders
         ]
-        base = "npbn" if "npbn" in contenders else "torch"
+        base = ENGINES[1] if ENGINES[1] in contenders else "torch"
         parts.append(report.table(["program", "time", f"in {base}'s"], lines))
+    if contest["first_calls"]:
+        parts.append(first_calls.table(contest["first_calls"]))
     parts.append("## Memory of a training step, 784-256-256-10 with BatchNorm\n")
     lines = [
         [
@@ -236,24 +255,33 @@ def megabytes(size: float) -> str:
 def goals(contest: dict[str, Any]) -> list[targets.Goal]:
     """Return the targets with what was measured."""
     found: list[targets.Goal] = []
-    goal = targets.Goals(found, "1 thread")
-    quartiles = report.ratio(contest, "numpy", "npbn")
-    goal.within("import npbn", "import numpy", 1.3, 1.1, float(quartiles[1]))
+    goal = targets.Goals(found, ENGINES[1], "1 thread")
+    ratio = report.median([contest], "numpy", ENGINES[1])
+    goal.within("import npbn", "import numpy", 1.3, 1.1, ratio)
     if contest["files"]:
         answer = {"seconds": contest["files"][START_TO_ANSWER]}
-        goal.faster(START_TO_ANSWER, "torch", 5, 5, float(report.ratio(answer, "npbn", "torch")[1]))
+        ratio = report.median([answer], ENGINES[1], "torch")
+        goal.faster(START_TO_ANSWER, "torch", 5, 5, ratio)
         loading = {"seconds": contest["files"][LOADING]}
         for name in ("npbn, .pt", "npbn, .safetensors"):
-            ratio = float(report.ratio(loading, name, "torch, .pt")[1])
+            ratio = report.median([loading], name, "torch, .pt")
             goal.faster(f"{LOADING}, {name}", "torch.load with mmap", 1, 1, ratio)
     for batch, contenders in contest["memory"].items():
-        if len(contenders) == 2:
-            own, its = (step_memory(contest, batch, name) for name in CONTENDERS)
-            what = f"peak memory of a step, batch {batch}"
-            goal.within(f"{what}, over network and batch", "torch eager", 1, 0.5, own / its)
-            own, its = (contenders[name]["peak"] for name in CONTENDERS)
-            goal.within(f"{what}, the whole process", "torch eager", 1, 0.5, own / its)
+        for engine in ENGINES:
+            if engine in contenders and "torch eager" in contenders:
+                memory_goals(targets.Goals(found, engine, "1 thread"), contest, batch)
     return found
+
+
+def memory_goals(goal: targets.Goals, contest: dict[str, Any], batch: str) -> None:
+    """Add those of a step's memory, with one engine."""
+    pair, other = (goal.engine, "torch eager"), "torch eager"
+    what = f"peak memory of a step, batch {batch}"
+    if goal.engine == ENGINES[1]:  # the other loads its compiled code in its first step
+        own, its = (step_memory(contest, batch, name) for name in pair)
+        goal.within(f"{what}, over network and batch", other, 1, 0.5, own / its)
+    own, its = (contest["memory"][batch][name]["peak"] for name in pair)
+    goal.within(f"{what}, the whole process", other, 1, 0.5, own / its)
 
 
 def draw(contests: list[dict[str, Any]], path: Path) -> None:

@@ -106,13 +106,23 @@ class Team:
     contenders : mapping
         Name to the module that is imported in the contender's process.
     threads : int
+    alone : mapping, optional
+        More contenders, who have one thread.
     """
 
-    def __init__(self, program: str, contenders: Mapping[str, str], threads: int):
+    def __init__(
+        self,
+        program: str,
+        contenders: Mapping[str, str],
+        threads: int,
+        alone: Mapping[str, str] | None = None,
+    ):
         self.threads = threads
         self.said: set[str] = set()
         self.processes = {
-            name: Process(module, program, threads) for name, module in contenders.items()
+            name: Process(module, program, count)
+            for count, modules in ((threads, contenders), (1, alone or {}))
+            for name, module in modules.items()
         }
 
     def contest(self, about: Case, entries: Mapping[str, Entry], rounds: int) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks import network, report, targets
-from benchmarks.contenders import modules
+from benchmarks.contenders import ENGINES, modules
 from benchmarks.harness import Entry, Team
 
 WORK = "predict"
 problem, prove = network.draw_trained, network.prove_prediction
 BATCHES = (1, 16, 256, 4096)
-CONTENDERS = ("npbn", "torch eager", "torch.compile", "onnxruntime")
+CONTENDERS = (*ENGINES, "torch eager", "torch.compile", "onnxruntime")
 
 
 def run(out: Path, quick: bool, threads: list[int]) -> None:
@@ -31,7 +31,7 @@ def run(out: Path, quick: bool, threads: list[int]) -> None:
 
 def markdown(contests: list[dict[str, Any]], contenders: tuple[str, ...]) -> str:
     """Return the tables."""
-    parts = [targets.table(goals(contests))]
+    parts = [targets.table(goals(contests)), report.losses(contests, contenders)]
     for (count,) in report.distinct(contests, "threads"):
         rows = {str(c["batch"]): c for c in contests if c["threads"] == count}
         title = f"Latency, eval mode, {report.threads(count)}"
@@ -51,13 +51,9 @@ def goals(contests: list[dict[str, Any]]) -> list[targets.Goal]:
     """Return the targets with what was measured."""
     found: list[targets.Goal] = []
     for (count,) in report.distinct(contests, "threads"):
-        goal = targets.Goals(found, report.threads(count))
-        for batch, at_least, aim in ((1, 2.0, 4.0), (16, 1.0, 1.5), (256, 1.0, 1.5)):
-            found_ratios = report.ratios(
-                contests, "npbn", "torch eager", batch=batch, threads=count
-            )
-            what = f"latency of {batch}"
-            goal.faster(what, "torch inference_mode", at_least, aim, next(iter(found_ratios), None))
+        goal = targets.Goals(found, ENGINES[0], report.threads(count))
+        ratio = report.median(contests, ENGINES[0], "torch eager", batch=1, threads=count)
+        goal.faster("latency of 1", "torch inference_mode", *targets.ONE_IMAGE, ratio)
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-PACKAGES = ("numpy", "torch", "jax", "mygrad", "thinc", "onnxruntime")
+PACKAGES = ("numpy", "numba", "torch", "jax", "mygrad", "thinc", "onnxruntime")
 
 
 def machine() -> dict[str, str]:
@@ -28,14 +28,14 @@ def machine() -> dict[str, str]:
 
 
 def processor() -> str:
-    """Return the processor's name as the system has it, and its largest cache."""
-    name, cache = platform.processor() or platform.machine(), ""
+    """Return the processor's name, the family and model that tell its generation, its cache."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                name = value.strip()
-            elif key.strip() == "cache size":
-                cache = f", {value.strip()} cache"
-    return name + cache
+    if not cpuinfo.exists():
+        return platform.processor() or platform.machine()
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    found = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
+    }
+    name = found.get("model name") or platform.processor() or platform.machine()
+    details = ("cpu family", "model", "cache size")
+    return ", ".join([name, *(f"{key} {found[key]}" for key in details if key in found)])

@@ -15,7 +15,8 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 # Okabe and Ito's colours, told apart by everyone; markers for those who print in grey.
 STYLES: dict[str, dict[str, Any]] = {
-    "npbn": {"color": "#0072b2", "marker": "o"},
+    "npbn numba": {"color": "#0072b2", "marker": "o"},
+    "npbn numpy": {"color": "#0072b2", "marker": "o", "mfc": "none", "ls": "-."},
     "torch eager": {"color": "#d55e00", "marker": "s"},
     "torch.compile": {"color": "#e69f00", "marker": "D"},
     "jax.jit": {"color": "#cc79a7", "marker": "v"},
@@ -55,9 +56,9 @@ def relative(
     base: str,
     others: Sequence[str],
 ) -> None:
-    """Draw the median ratio of each contender, its quartiles as a band."""
+    """Draw the speed of each contender in that of `base`: the median, its quartiles as a band."""
     for name in others:
-        found = [(x, report.ratio(c, base, name)) for x, c in zip(xs, contests, strict=True)]
+        found = [(x, report.ratio(c, name, base)) for x, c in zip(xs, contests, strict=True)]
         found = [(x, quartiles) for x, quartiles in found if quartiles is not None]
         if found:
             where, quartiles = zip(*found, strict=True)

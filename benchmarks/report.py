@@ -7,15 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.contenders import ENGINES
 from benchmarks.machine import machine
 
 Contest = Mapping[str, Any]
 
 EXPLANATION = (
-    "Times are medians over the rounds, with the minimum in brackets. A ratio is taken within "
-    "each round, the contender's time in npbn's, so that above 1 npbn is faster: the median over "
-    "the rounds, with its quartiles in brackets. The floor is no contender but the work that no "
-    "NumPy program can do without; its ratio is the other way round, npbn's time in the floor's."
+    "Times are medians over the rounds, with the minimum in brackets. npbn takes part twice, with "
+    "its compiled engine (numba) and with its NumPy engine, and there is a table of ratios for "
+    "each. A ratio is taken within each round, the contender's time in that of the engine, so that "
+    "above 1 npbn is faster: the median over the rounds, with its quartiles in brackets. The floor "
+    "is no contender but the work that no NumPy program can do without; its ratio is the other way "
+    "round, npbn's time in the floor's. Every contender has run the work before it is timed: what "
+    "is compiled is compiled by then."
 )
 
 
@@ -38,6 +42,11 @@ def ratios(contests: Iterable[Contest], base: str, other: str, **about: Any) -> 
     chosen = (c for c in contests if all(c[key] == value for key, value in about.items()))
     found = (ratio(contest, base, other) for contest in chosen)
     return [float(quartiles[1]) for quartiles in found if quartiles is not None]
+
+
+def median(contests: Iterable[Contest], base: str, other: str, **about: Any) -> float | None:
+    """Return the median ratio of the first contest that is as `about` says and timed both."""
+    return next(iter(ratios(contests, base, other, **about)), None)
 
 
 def distinct(contests: Iterable[Contest], *keys: str) -> list[tuple[Any, ...]]:
@@ -97,21 +106,69 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 def times_and_ratios(
     title: str, first: str, rows: Mapping[str, Contest], contenders: Sequence[str]
 ) -> str:
-    """Return a heading, a table of times and one of ratios to npbn's, and notes."""
+    """Return a heading, a table of times, one of ratios for each engine of npbn, and notes."""
     times = [[row, *(time_cell(c, name) for name in contenders)] for row, c in rows.items()]
-    others = contenders[1:]
-    relative = []
-    for row, contest in rows.items():
-        pairs = [(name, "npbn") if name == "floor" else ("npbn", name) for name in others]
-        relative.append([row, *(ratio_cell(contest, *pair) for pair in pairs)])
-    head = [f"{'npbn in the floor' if name == 'floor' else name}" for name in others]
-    tables = table([first, *contenders], times), table([f"{first}, ratio", *head], relative)
+    tables = [table([first, *contenders], times)]
+    for engine in timed_engines(rows.values()):
+        others = [name for name in contenders if name != engine]
+        lines = []
+        for row, contest in rows.items():
+            pairs = [(name, engine) if name == "floor" else (engine, name) for name in others]
+            lines.append([row, *(ratio_cell(contest, *pair) for pair in pairs)])
+        head = [f"{engine} in the floor" if name == "floor" else name for name in others]
+        tables.append(table([f"{first}, ratio to {engine}", *head], lines))
     notes = [
         f"- {first} {row}, {name}: {note}\n"
         for row, contest in rows.items()
         for name, note in contest["notes"].items()
     ]
     return f"## {title}\n\n" + "\n".join([*tables, "".join(notes)]).rstrip("\n") + "\n"
+
+
+def timed_engines(contests: Iterable[Contest]) -> list[str]:
+    """Return the engines of npbn that any of the contests has timed."""
+    contests = list(contests)
+    return [name for name in ENGINES if any(c["seconds"].get(name) for c in contests)]
+
+
+def base_of(contests: Iterable[Contest]) -> str:
+    """Return whom pictures compare all others with: torch eager, or npbn where it is absent."""
+    timed = any(contest["seconds"].get("torch eager") for contest in contests)
+    return "torch eager" if timed else ENGINES[1]
+
+
+def losses(contests: Sequence[Contest], contenders: Sequence[str]) -> str:
+    """Return as a section in how many contests each engine was slower than each other contender.
+
+    The floor does less than the work, so nobody is faster.
+    """
+    lines = []
+    for engine in timed_engines(contests):
+        for other in contenders:
+            found = {
+                describe(contest): quartiles[1]
+                for contest in contests
+                if other not in (engine, "floor")
+                and (quartiles := ratio(contest, engine, other)) is not None
+            }
+            if found:
+                lost = sum(median < 1 for median in found.values())
+                worst = min(found, key=found.get)
+                least = f"{found[worst]:.2f} ({worst})"
+                lines.append([engine, other, f"{lost} of {len(found)}", least])
+    head = ["engine", "against", "slower in", "least ratio, and where"]
+    return f"## Where npbn is slower\n\n{table(head, lines)}"
+
+
+def describe(contest: Contest) -> str:
+    """Return what a contest was about: "shape (64, 256), dtype float32, mode eval, 1 thread"."""
+    results = ("seconds", "notes", "refused", "memory", "rounds", "threads")
+    parts = [
+        f"{key} {tuple(value) if isinstance(value, list) else value}".replace("_", " ")
+        for key, value in contest.items()
+        if key not in results
+    ]
+    return ", ".join([*parts, threads(contest["threads"])])
 
 
 # -- output -------------------------------------------------------------------------------------
@@ -124,15 +181,15 @@ def without_compile(contenders: Sequence[str]) -> tuple[str, ...]:
 
 
 def progress(what: str, contest: Contest) -> None:
-    """Print a line on a contest that has ended."""
-    seconds = contest["seconds"]
-    if "npbn" not in seconds:
+    """Print a line on a contest that has ended, of contenders as such: a comma has a variant."""
+    engines = timed_engines([contest])
+    if not engines:
         print(f"{what}: npbn was not timed", flush=True)
         return
-    parts = [f"npbn {duration(np.median(seconds['npbn']))}"]
-    for name in seconds:
-        if name != "npbn":
-            parts.append(f"{name} {ratio(contest, 'npbn', name)[1]:.2f}x")
+    base, seconds = engines[0], contest["seconds"]
+    parts = [f"{base} {duration(np.median(seconds[base]))}"]
+    others = [name for name in seconds if name != base and "," not in name]
+    parts += [f"{name} {ratio(contest, base, name)[1]:.2f}x" for name in others]
     print(f"{what}, {threads(contest['threads'])}: {', '.join(parts)}", flush=True)
 
 

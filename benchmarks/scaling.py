@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks import network, report
-from benchmarks.contenders import modules
+from benchmarks.contenders import ENGINES, modules
 from benchmarks.harness import Entry, Team
 from benchmarks.ranks import measure
 
 WORK = "train_step"
 problem, prove = network.draw, network.prove_training
-CONTENDERS = ("npbn", "torch eager")
+CONTENDERS = (*ENGINES, "torch eager")
 BATCH, WIDTH = 64, 256  # of the sweep over the other
 SWEEPS = {
     "batch": (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192),
@@ -58,7 +58,7 @@ def exponent(xs: list[int], ys: list[float]) -> float:
 
 def markdown(contests: list[dict[str, Any]]) -> str:
     """Return the tables."""
-    parts = []
+    parts = [report.losses(contests, CONTENDERS)]
     for count, sweep in report.distinct(contests, "threads", "sweep"):
         these = [c for c in contests if (c["threads"], c["sweep"]) == (count, sweep)]
         title = f"Step against {TITLES[sweep]}, {report.threads(count)}"

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import network, report, targets
-from benchmarks.contenders import modules
+from benchmarks.contenders import ENGINES, modules
 from benchmarks.harness import Entry, Team
 
 WORK = "train_step"
 problem, prove = network.draw, network.prove_training
 BATCHES = (16, 64, 256, 1024, 4096)
-CONTENDERS = ("npbn", "torch eager", "torch.compile", "jax.jit", "MyGrad", "thinc", "floor")
+CONTENDERS = (*ENGINES, "torch eager", "torch.compile", "jax.jit", "MyGrad", "thinc", "floor")
 NETWORKS = {True: "with BatchNorm", False: "without BatchNorm"}
 
 
@@ -32,7 +32,7 @@ def run(out: Path, quick: bool, threads: list[int]) -> None:
 
 def markdown(contests: list[dict[str, Any]], contenders: tuple[str, ...]) -> str:
     """Return the tables."""
-    parts = [targets.table(goals(contests))]
+    parts = [targets.table(goals(contests)), report.losses(contests, contenders)]
     for count, batch_norm in report.distinct(contests, "threads", "batch_norm"):
         these = [c for c in contests if (c["threads"], c["batch_norm"]) == (count, batch_norm)]
         title = f"{NETWORKS[batch_norm]}, {report.threads(count)}"
@@ -44,22 +44,19 @@ def markdown(contests: list[dict[str, Any]], contenders: tuple[str, ...]) -> str
 def goals(contests: list[dict[str, Any]]) -> list[targets.Goal]:
     """Return the targets, which are of the network with BatchNorm, with what was measured."""
     found: list[targets.Goal] = []
+    compiled, numpy = ENGINES
     for count in sorted({c["threads"] for c in contests}):
         mine = [c for c in contests if c["threads"] == count and c["batch_norm"]]
-        goal = targets.Goals(found, report.threads(count))
-
-        def measured(batch: int, base: str, other: str, mine: list = mine) -> float | None:
-            return next(iter(report.ratios(mine, base, other, batch=batch)), None)
-
-        for batch in BATCHES:
-            at_least, aim = (1.4, 2.0) if batch <= 64 else (1.2, 1.4)
-            ratio = measured(batch, "npbn", "torch eager")
-            goal.faster(f"batch {batch}", "torch eager", at_least, aim, ratio)
-        for other, at_least, aim in (("torch.compile", 1.1, 1.4), ("jax.jit", 0.8, 1.0)):
-            goal.faster("batch 64", other, at_least, aim, measured(64, "npbn", other))
-        for batch, at_most, aim in ((64, 1.4, 1.2), (256, 1.33, 1.15), (1024, 1.25, 1.1)):
-            ratio = measured(batch, "floor", "npbn")
-            goal.within(f"batch {batch}", "its matrix products", at_most, aim, ratio)
+        goal = targets.Goals(found, compiled, report.threads(count))
+        for other, step in (("torch eager", targets.STEP), ("jax.jit", targets.STEP_JAX)):
+            for batch, bounds in step.items():
+                ratio = report.median(mine, compiled, other, batch=batch)
+                goal.faster(f"batch {batch}", other, *bounds, ratio)
+        goal = targets.Goals(found, numpy, report.threads(count))
+        for batch in (16, 64, 256):
+            ratio = report.median(mine, numpy, "torch eager", batch=batch)
+            aim = targets.NUMPY_STEP
+            goal.faster(f"batch {batch}", "torch eager", aim, aim, ratio)
     return found
 
 

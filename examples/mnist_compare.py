@@ -7,6 +7,7 @@ training and in evaluation mode. Pictures and results.json go to --out.
     python examples/mnist_compare.py                    # 5,000 digits, under a minute
     python examples/mnist_compare.py --network cnn      # convolutions, a good minute
     python examples/mnist_compare.py --dtype float64    # agreement to 1e-9, or exit status 1
+    python examples/mnist_compare.py --engine numba     # npbn compiled, and what that gains
     python examples/mnist_compare.py --data DIR         # MNIST, Fashion-MNIST, ...
     python examples/mnist_compare.py --resume           # go on with a run that was killed
 """
@@ -31,6 +32,7 @@ from npbn.errors import DataError, NpbnError
 INSTALL = "pip install -e '.[examples]'"
 
 try:
+    import engine
     import mnist_report
     from mnist_resume import Progress
     from threadpoolctl import threadpool_limits
@@ -49,7 +51,7 @@ class Run:
 
     `optimizers` holds one for each library, `rng` draws the order of the images. `losses` and
     `seconds` hold a value per epoch for each library, `differences` a value per step for each
-    quantity.
+    quantity. `gain` is the speed of a step with a compiled engine, in that of the NumPy engine.
     """
 
     title: str
@@ -60,6 +62,7 @@ class Run:
     losses: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     differences: dict[str, list[float]] = field(default_factory=dict)
+    gain: float | None = None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -98,6 +101,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--dtype", choices=["float32", "float64"], default="float32", help="of both libraries")
     add("--seed", type=int, default=0, metavar="N", help="for weights and order of the images")
     add("--threads", type=positive(int), default=1, metavar="N", help="for each library")
+    engine.add_option(parser)
     add("--no-torch", action="store_true", help="train npbn alone")
     add(
         "--checkpoint",
@@ -125,6 +129,7 @@ def positive(kind: type) -> Callable[[str], float]:
 
 def compare(options: argparse.Namespace) -> int:
     """Train, test, show and save."""
+    engine.choose(options)
     reference = torch_reference(options)
     prepare_folder(options.out)
     if options.download:
@@ -137,11 +142,13 @@ def compare(options: argparse.Namespace) -> int:
 
     libraries = "npbn and PyTorch" if reference else "npbn"
     print(
-        f"{options.network.upper()} in {libraries}, {options.dtype}, {options.threads} thread(s): "
+        f"{options.network.upper()} in {libraries}, {options.dtype}, {options.threads} thread(s), "
+        f"npbn's engine {options.engine}: "
         f"{len(train_set)} training and {len(test_set)} test images, "
         f"batches of {options.batch_size}, learning rate {options.lr}"
     )
     progress = Progress(options, train_set, reference)
+    npbn.set_num_threads(options.threads)
     with threadpool_limits(options.threads):
         runs = [
             train(title, use_batch_norm, train_set, options, reference, progress)
@@ -242,6 +249,9 @@ def train(
         steppers["torch"] = (reference.train_step, run.model, torch.nn.CrossEntropyLoss())
 
     loader = npbn.DataLoader(data, options.batch_size, shuffle=True, rng=run.rng)
+    if options.engine != "numpy":
+        batch = (array[: options.batch_size] for array in data.arrays)
+        run.gain = engine.gain(net, *batch)  # before training: which then has nothing to compile
     quiet = not (sys.stdout.isatty() and sys.stderr.isatty())
     mnist_report.print_header(run)
     done = progress.restore(run)
@@ -266,6 +276,8 @@ def train(
                 run.seconds.setdefault(library, []).append(seconds[library])
             tqdm.write(mnist_report.epoch_line(run, epoch, len(data)))
             progress.save(run, epoch)
+    if run.gain is not None:
+        print(mnist_report.gain_line(run))
     return run
 
 

@@ -31,6 +31,7 @@ from npbn.errors import DataError, DistributedError, NpbnError
 INSTALL = "pip install -e '.[examples,mpi]'"
 
 try:
+    import engine
     import mnist_mpi_report
     from mnist_compare import EMBEDDED, build, load, positive, prepare_folder
     from mnist_mpi_report import Run
@@ -87,6 +88,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add("--dtype", choices=["float32", "float64"], default="float32", help="of the network")
     add("--seed", type=int, default=0, metavar="N", help="for weights and order of the images")
+    engine.add_option(parser)
     add(
         "--checkpoint",
         type=Path,
@@ -119,10 +121,12 @@ def train_all(options: argparse.Namespace) -> int:
     show(
         f"{options.network.upper()}, {options.dtype}: {len(train_set)} training and "
         f"{len(test_set)} test images, batches of {options.batch_size} over all ranks, "
-        f"learning rate {options.lr}"
+        f"learning rate {options.lr}, engine {options.engine}"
     )
     if shared:
         show(f"{shared}: the seconds do not tell what more CPUs would bring")
+    if options.engine != "numpy":
+        show("what is compiled, or loaded from disk, is in the seconds of the first epochs")
     runs = []
     with threadpool_limits(threads):
         for size in group_sizes():
@@ -170,6 +174,7 @@ def prepare(options: argparse.Namespace) -> tuple[npbn.ArrayDataset, npbn.ArrayD
     """Read the images, on every rank, and the checkpoint, on rank 0."""
     problem, prepared = "", None
     try:
+        engine.choose(options)
         if options.seed < 0:
             raise DataError(f"--seed: expected 0 or more, got {options.seed}")
         if WORLD.rank == 0:

@@ -122,6 +122,7 @@ def save(options, runs: list[Run], differences: dict[str, np.ndarray]) -> None:
         "network": options.network,
         "dataset": str(options.data),
         "dtype": options.dtype,
+        "engine": options.engine,
         "epochs": options.epochs,
         "runs": [
             {

@@ -13,7 +13,7 @@ import npbn
 
 WORLD = MPI.COMM_WORLD
 # What decides a run's numbers, beside the number of ranks. Of --data it is the images that count.
-DECISIVE = ["network", "epochs", "batch_size", "lr", "hidden_dim", "dtype", "seed"]
+DECISIVE = ["network", "epochs", "batch_size", "lr", "hidden_dim", "dtype", "seed", "engine"]
 
 
 class Progress:

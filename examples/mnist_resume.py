@@ -13,6 +13,7 @@ from npbn.errors import CheckpointError
 
 # What decides a run's numbers. --data does too: of that it is the images that count.
 DECISIVE = ["network", "epochs", "batch_size", "lr", "hidden_dim", "dtype", "seed", "threads"]
+DECISIVE += ["engine"]  # two of them round differently
 RECORDS = ["losses", "seconds", "differences"]
 
 

@@ -7,7 +7,9 @@ import threadpoolctl
 import torch
 from hypothesis import settings
 
-pytest.register_assert_rewrite("helpers", "layer_contract", "roads")
+import npbn
+
+pytest.register_assert_rewrite("helpers", "layer_contract")
 
 # HYPOTHESIS_PROFILE=nightly pytest ...
 for profile, max_examples in {"dev": 5, "ci": 100, "nightly": 4000}.items():
@@ -19,6 +21,15 @@ if os.environ.get("HYPOTHESIS_PROFILE") == "nightly":
 # The arrays are tiny, and the thread pools of torch and OpenBLAS would wait for each other.
 torch.set_num_threads(1)
 threadpoolctl.threadpool_limits(1)
+
+
+@pytest.fixture(params=["numpy", "numba"], scope="module")
+def engine(request):
+    """Compute by either engine."""
+    if request.param == "numba":
+        pytest.importorskip("numba")
+    with npbn.using_engine(request.param):
+        yield request.param
 
 
 def pytest_collection_modifyitems(items):

@@ -7,14 +7,13 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
-import roads
 from helpers import assert_same_bits, rngs
 from hypothesis import given
 from hypothesis import strategies as st
 
 import npbn
 
-road = pytest.fixture(roads.taken, scope="module", params=roads.ROADS, autouse=True)
+pytestmark = pytest.mark.usefixtures("engine")
 
 BATCHES = st.lists(st.integers(2, 70), min_size=2, max_size=6)
 

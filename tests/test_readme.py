@@ -5,10 +5,18 @@ from pathlib import Path
 
 import pytest
 
+import npbn
 from npbn.testing import check_batch_norm, class_implementation
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+
+
+@pytest.fixture(autouse=True)
+def same_engine():
+    """Leave the engine as it was: one block chooses another."""
+    with npbn.using_engine(npbn.get_engine()):
+        yield
 
 
 def test_there_is_something_to_run():

@@ -6,7 +6,8 @@ environment and threadpoolctl do not reach its threads; ``clear()`` if it keeps 
 """
 
 MODULES = {
-    "npbn": "npbn_",
+    "npbn numba": "npbn_numba",
+    "npbn numpy": "npbn_numpy",
     "torch eager": "torch_eager",
     "torch.compile": "torch_compile",
     "jax.jit": "jax_jit",
@@ -16,6 +17,7 @@ MODULES = {
     "textbook NumPy": "textbook",
     "floor": "floor",
 }
+ENGINES = ("npbn numba", "npbn numpy")  # npbn, once with each of its engines
 
 
 def modules(*names: str) -> dict[str, str]:

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from benchmarks import batch_norm as bn
 from benchmarks import network
+from benchmarks import normalisation as bn
 from benchmarks.task import Task, timed
 
 

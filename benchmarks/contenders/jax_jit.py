@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import batch_norm as bn
 from benchmarks import network
+from benchmarks import normalisation as bn
 from benchmarks.task import Task
 
 jax.config.update("jax_enable_x64", True)  # float32 stays float32

@@ -1,16 +1,16 @@
-"""npbn."""
+"""npbn at work, with whichever engine is in use: npbn_numpy and npbn_numba choose one."""
 
 import numpy as np
 
 import npbn
-from benchmarks import batch_norm as bn
 from benchmarks import cnn, conv, network
+from benchmarks import normalisation as bn
 from benchmarks.task import Task
 
 
 def set_threads(threads: int) -> None:
-    """Limit npbn's own threads, if it has any."""
-    getattr(npbn, "set_num_threads", lambda threads: None)(threads)
+    """Limit npbn's own threads."""
+    npbn.set_num_threads(threads)
 
 
 def batch_norm(problem: bn.Problem) -> Task:

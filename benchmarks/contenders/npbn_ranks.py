@@ -34,8 +34,9 @@ class Ranks:
         self.spent: Counter[str] = Counter()
 
     def about(self) -> str:
-        """Return the MPI library."""
-        return MPI.Get_library_version().splitlines()[0].replace("\t", " ").rstrip("\0")
+        """Return the engine, NPBN_ENGINE's or NumPy's, and the MPI library."""
+        library = MPI.Get_library_version().splitlines()[0].replace("\t", " ").rstrip("\0")
+        return f"npbn's engine {npbn.get_engine()}, {library}"
 
     def barrier(self) -> None:
         """Return when all have come."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks import batch_norm as bn
+from benchmarks import normalisation as bn
 from benchmarks.task import Task
 
 

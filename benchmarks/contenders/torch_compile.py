@@ -5,8 +5,8 @@ import shutil
 
 import torch
 
-from benchmarks import batch_norm as bn
 from benchmarks import cnn, conv, network
+from benchmarks import normalisation as bn
 from benchmarks.contenders import torch_eager
 from benchmarks.contenders.torch_eager import set_threads
 from benchmarks.task import SkipError, Task

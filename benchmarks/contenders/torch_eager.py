@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from benchmarks import batch_norm as bn
 from benchmarks import cnn, conv, network
+from benchmarks import normalisation as bn
 from benchmarks.task import Task
 from npbn import torch_reference
 

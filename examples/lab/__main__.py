@@ -29,6 +29,7 @@ INSTALL = "pip install -e '.[lab]'"
 try:
     from tqdm import tqdm
 
+    from examples import engine
     from examples.lab import EXPERIMENTS, networks, page
     from examples.lab.experiment import Digits, experiment
     from examples.lab.results import Results
@@ -69,6 +70,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         )
     add("--out", type=Path, metavar="DIR", help="for results; runs/lab/BUDGET by default")
     add("--data", type=Path, default=EMBEDDED, metavar="DIR", help="folder of MNIST-format files")
+    engine.add_option(parser)
     parser.set_defaults(budget="default")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.experiments if name not in EXPERIMENTS]
@@ -81,6 +83,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> None:
     """Run what is missing, draw, and write the page."""
+    engine.choose(options)
     options.out.mkdir(parents=True, exist_ok=True)
     data = fingerprint(Digits.read(options.data))
     results = {}
@@ -89,6 +92,7 @@ def run(options: argparse.Namespace) -> None:
             "budget": options.budget,
             "data": data,
             "npbn": npbn.__version__,
+            "engine": options.engine,
             "code": code(name),
         }
         trials = experiment(name).trials(options.budget)
@@ -101,7 +105,7 @@ def run(options: argparse.Namespace) -> None:
             print(f"{name}: {done} of {len(found.trials)} trials are there already")
         found.save()  # a folder that takes no files shows before hours of work and not after
 
-    with Workers(str(options.data)) as workers:
+    with Workers(str(options.data), options.engine) as workers:
         drawings = {}
         for name in finished(asked, workers):
             tell(name, results[name])
@@ -121,6 +125,7 @@ def run(options: argparse.Namespace) -> None:
             replace(str(path), lambda name, data=picture.light: Path(name).write_bytes(data))
     in_order = {name: (results[name], pictures[name]) for name in EXPERIMENTS if name in pictures}
     flags = [] if options.budget == "default" else [f"--{options.budget}"]
+    flags += [] if options.engine == "numpy" else ["--engine", options.engine]
     flags += [] if options.data == EMBEDDED else ["--data", str(options.data)]
     page.write(options.out / "index.html", in_order, shlex.join(flags))
     print(f"\nwritten to {options.out}: index.html, and results and pictures of each experiment")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+import npbn
 from examples.lab.drawing import render
 from examples.lab.experiment import Digits, Record, Trial, experiment
 
@@ -26,14 +27,16 @@ class Workers:
     ----------
     data : str
         The folder of the data set, which every process reads once.
+    engine : str
+        The engine of npbn in every process.
     """
 
-    def __init__(self, data: str):
+    def __init__(self, data: str, engine: str):
         self._pool = ProcessPoolExecutor(
             cores(),
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start,
-            initargs=(data,),
+            initargs=(data, engine),
         )
 
     def __enter__(self) -> "Workers":
@@ -85,12 +88,14 @@ def _no_interrupt() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start(data: str) -> None:
+def _start(data: str, engine: str) -> None:
     """Prepare a worker."""
     global _digits
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     threadpool_limits(1)
+    npbn.set_num_threads(1)
+    npbn.set_engine(engine)
     _digits = Digits.read(data)
 
 

@@ -8,8 +8,8 @@ from numpy.typing import DTypeLike
 from npbn.distributed.communicator import Communicator, raise_not_finite
 from npbn.distributed.mpi import communicator
 from npbn.errors import BatchSizeError
-from npbn.functional.batch_norm import (
-    BatchNormCache,
+from npbn.functional.batch_norm import BatchNormCache
+from npbn.functional.batch_norm_shards import (
     batch_norm_backward_elemt,
     batch_norm_backward_reduce,
     batch_norm_elemt,
@@ -157,22 +157,20 @@ def merged(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchS
 @np.errstate(all="ignore")
 def gathered(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchStatistics:
     """Merge by gathering all statistics on every rank: for few ranks."""
-    count, mean, _, m2 = statistics
-    rows = comm.allgather(np.concatenate([[count], mean, m2]), what)
-    counts, means, m2s = np.split(rows, [1, mean.size + 1], axis=1)
-    rest = np.zeros_like(mean)
+    rows = comm.allgather(
+        np.concatenate([[statistics.count], statistics.mean, statistics.m2]), what
+    )
+    counts, means, m2s = np.split(rows, [1, statistics.mean.size + 1], axis=1)
+    moments = np.stack([means, np.zeros_like(means), m2s], axis=1)
     return merge_all(
-        [
-            BatchStatistics(int(count), mean, rest, m2)
-            for count, mean, m2 in zip(counts[:, 0], means, m2s, strict=True)
-        ]
+        [BatchStatistics(int(n), m) for n, m in zip(counts[:, 0], moments, strict=True)]
     )
 
 
 @np.errstate(all="ignore")
 def summed(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchStatistics:
     """Merge by two sums over the ranks, the mean's and then that of the deviations from it."""
-    count, mean, _, m2 = statistics
+    count, mean, m2 = statistics.count, statistics.mean, statistics.m2
     totals = comm.start_sum(np.concatenate([[count], count * mean]), f"{what}, mean").wait()
     total = int(totals[0])
     centre = totals[1:] / max(total, 1)
@@ -180,9 +178,8 @@ def summed(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchS
     parts = np.stack([sums, m2 + sums * (mean - centre)])
     sums, squares = comm.start_sum(parts, f"{what}, variance").wait()
     missed = sums / max(total, 1)
-    return BatchStatistics(
-        total, *two_parts(centre, missed), np.maximum(squares - sums * missed, 0)
-    )
+    m2 = np.maximum(squares - sums * missed, 0)
+    return BatchStatistics(total, np.stack([*two_parts(centre, missed), m2]))
 
 
 def convert_sync_batch_norm(net: Module, comm: Any = None) -> Module:

@@ -9,16 +9,21 @@ import numpy as np
 from npbn.engines.choice import current
 
 
-def moments(x: np.ndarray) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-    """Return count, mean, rest and m2 = Σ d² of every channel."""
-    return current().moments(x)
+def moments(x: np.ndarray, out: np.ndarray) -> int:
+    """Write mean, rest and m2 = Σ d² of every channel to the rows of `out`; return the count."""
+    return current().moments(x, out)
 
 
 def affine(
-    x: np.ndarray, mean: np.ndarray, rest: np.ndarray, scale: np.ndarray, shift: np.ndarray
-) -> np.ndarray:
-    """Return d · scale + shift, of x's shape and dtype."""
-    return current().affine(x, mean, rest, scale, shift)
+    x: np.ndarray,
+    mean: np.ndarray,
+    rest: np.ndarray,
+    scale: np.ndarray,
+    shift: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Write d · scale + shift to `out`."""
+    current().affine(x, mean, rest, scale, shift, out)
 
 
 def reduce(
@@ -36,6 +41,7 @@ def combine(
     a: np.ndarray,
     b: np.ndarray,
     c: np.ndarray,
-) -> np.ndarray:
-    """Return a · grad + b · d + c, of grad's shape and dtype."""
-    return current().combine(grad, x, mean, rest, a, b, c)
+    out: np.ndarray,
+) -> None:
+    """Write a · grad + b · d + c to `out`."""
+    current().combine(grad, x, mean, rest, a, b, c, out)

@@ -17,17 +17,15 @@ This file has all the mathematics, on vectors of one number a channel. Over the 
 passes of the engine: read :mod:`npbn.engines.numpy_.batch_norm` next.
 
 **Accuracy.** All is computed in float64 and rounded once. For every finite float32 input up to
-1e37, with up to 10⁶ values a channel and |mean| / std up to 10⁶, against exact arithmetic, with eps
-that of float32:
+1e37, with up to 10⁶ values a channel and |mean| / std up to 10⁶, with eps that of float32:
 
-- y: eps · max(1, |weight · x̂|, |bias|), since it is eps / 2 of |y| ≤ |weight · x̂| + |bias|; exactly
-  `bias` in a channel of one repeated value
+- y: eps · max(1, |weight · x̂|, |bias|), eps / 2 of |y|; exactly `bias` in a constant channel
 - batch mean: eps · max(|mean|, std); batch variance: 2 eps · var; running statistics: 2 eps ·
   (|1 − momentum| · |old| + |momentum| · |new|), where they can be represented
 - gradients: 4 eps · Σ|terms|, the terms of :func:`batch_norm_backward`
 
-float16 is computed as float32 and rounded once more. For float64 take, in place of eps,
-600 · 2⁻⁵³ and in y |weight| + |weight · x̂| + |bias|: a sum loses up to (512 + log₂ n) · 2⁻⁵³.
+float16 is computed as float32 and rounded once more. For float64 take 600 · 2⁻⁵³ for eps, and
+|weight| + |weight · x̂| + |bias| in y: a sum loses up to (520 + log₂ n) · 2⁻⁵³ of its Σ|terms|.
 
 References
 ----------
@@ -40,9 +38,8 @@ from typing import NamedTuple
 import numpy as np
 
 from npbn.engines import affine, combine, fused, moments, reduce
-from npbn.errors import ShapeError
-from npbn.functional.checks import check_batch_norm
-from npbn.functional.statistics import BatchStatistics, as_batch, measure
+from npbn.functional.batches import as_batch, as_vector, like, rounded
+from npbn.functional.statistics import BatchStatistics
 
 
 class BatchNormCache(NamedTuple):
@@ -50,29 +47,31 @@ class BatchNormCache(NamedTuple):
 
     Attributes
     ----------
-    x : ndarray, shape (N, C, P)
-        The input, by reference if it was C-contiguous; float16 as float32.
-    mean, rest : ndarray, shape (C,), float64
-        What was subtracted is mean + rest; see :class:`BatchStatistics`.
-    std, scale : ndarray, shape (C,), float64
-        sqrt(var + eps), and weight / std.
-    weight : ndarray, shape (C,), or None
-    statistics : BatchStatistics or None
-        The batch's own; None when the running statistics normalised.
+    x : ndarray, shape (N, C) or (N, C, P)
+        The input, by reference where it was C-contiguous and writeable; float16 as float32.
+    vectors : ndarray, shape (5, C), float64
+        In this order: mean, rest and m2 (of :class:`BatchStatistics`), std = sqrt(var + eps), and
+        scale = weight / std.
+    count : int or None
+        Values per channel; None when the running statistics normalised.
+    dtype : numpy.dtype
+        Of the gradients of weight and bias: the weight's, or float64 without one.
     """
 
     x: np.ndarray
-    mean: np.ndarray
-    rest: np.ndarray
-    std: np.ndarray
-    scale: np.ndarray
-    weight: np.ndarray | None
-    statistics: BatchStatistics | None
+    vectors: np.ndarray
+    count: int | None
+    dtype: np.dtype
+
+    @property
+    def statistics(self) -> BatchStatistics | None:
+        """The batch's own; None when the running statistics normalised."""
+        return None if self.count is None else BatchStatistics(self.count, self.vectors[:3])
 
     @property
     def x_hat(self) -> np.ndarray:
-        """The normalised input, (N, C, P) in float64, computed anew: for inspection."""
-        mean, rest, std = (vector[:, None] for vector in (self.mean, self.rest, self.std))
+        """The normalised input, x's shape in float64, computed anew: for inspection."""
+        mean, rest, _, std, _ = self.vectors if self.x.ndim == 2 else self.vectors[:, :, None]
         return ((self.x - mean) - rest) / std
 
 
@@ -109,52 +108,44 @@ def batch_norm_forward(
     -----
     The arguments are taken as checked (:func:`npbn.functional.checks.check_batch_norm`).
     """
-    batch = as_batch(x)
+    batch, count = as_batch(x), None
+    y, vectors = np.empty_like(batch), np.zeros((5, x.shape[1]))
+    affine = as_vector(weight), as_vector(bias)
     if training:
-        y, *statistics, std, scale = _normalise_by_itself(batch, weight, bias, eps)
-        statistics = BatchStatistics(*statistics)
-        mean, rest = statistics.mean, statistics.rest
+        count = _normalise_by_itself(batch, *affine, eps, vectors, y)
     else:
-        statistics, mean = None, running_mean.astype(np.float64)
-        rest = np.zeros_like(mean)
-        y, std, scale = _normalise(batch, mean, rest, running_var, 1, weight, bias, eps)
-    cache = BatchNormCache(batch, mean, rest, std, scale, weight, statistics)
-    return y.reshape(x.shape).astype(x.dtype, copy=False), cache
+        vectors[0] = running_mean
+        normalise(batch, as_vector(running_var), 1, *affine, eps, vectors, y)
+    return like(y, x), BatchNormCache(batch, vectors, count, gradient_dtype(weight))
+
+
+# What is fused writes its results into arguments, which an engine can cut by channels. It does so
+# by ufuncs: `out[...] = ` takes numba two seconds more to compile.
 
 
 @fused
-def _normalise_by_itself(x, weight, bias, eps):
-    count, mean, rest, m2 = moments(x)
-    y, std, scale = _normalise(x, mean, rest, m2, max(count, 1), weight, bias, eps)
-    return y, count, mean, rest, m2, std, scale
+def _normalise_by_itself(x, weight, bias, eps, vectors, y):
+    count = moments(x, vectors)
+    normalise(x, vectors[2], max(count, 1), weight, bias, eps, vectors, y)
+    return count
 
 
 @fused
-def _normalise(x, mean, rest, squares, count, weight, bias, eps):
-    std = np.sqrt(squares.astype(np.float64) / count + eps)
-    scale = 1.0 / std if weight is None else weight / std
-    shift = np.zeros_like(std) if bias is None else bias.astype(np.float64)
-    return affine(x, mean, rest, scale, shift), std, scale
+def normalise(x, squares, count, weight, bias, eps, vectors, y):
+    """Write y, std and scale, by mean and rest of `vectors` and the variance squares / count."""
+    mean, rest, std, scale = vectors[0], vectors[1], vectors[3], vectors[4]
+    np.sqrt(squares.astype(np.float64) / count + eps, std)
+    if weight is None:
+        np.divide(1.0, std, scale)
+    else:
+        np.divide(weight, std, scale)
+    shift = np.zeros(len(std)) if bias is None else bias.astype(np.float64)
+    affine(x, mean, rest, scale, shift, y)
 
 
-def batch_norm_stats(x: np.ndarray) -> BatchStatistics:
-    """Return count, mean and Σ (x − mean)² of each channel: what a forward pass measures."""
-    return measure(x)
-
-
-def batch_norm_elemt(
-    x: np.ndarray,
-    statistics: BatchStatistics,
-    weight: np.ndarray | None,
-    bias: np.ndarray | None,
-    eps: float,
-) -> tuple[np.ndarray, BatchNormCache]:
-    """Normalise by statistics, of this batch or of one that it is a part of."""
-    batch = as_batch(x)
-    count, mean, rest, m2 = statistics
-    y, std, scale = _normalise(batch, mean, rest, m2, max(count, 1), weight, bias, eps)
-    cache = BatchNormCache(batch, mean, rest, std, scale, weight, statistics)
-    return y.reshape(x.shape).astype(x.dtype, copy=False), cache
+def gradient_dtype(weight: np.ndarray | None) -> np.dtype:
+    """Return the dtype of the gradients of weight and bias: float64 without a weight."""
+    return np.dtype(np.float64) if weight is None else weight.dtype
 
 
 def batch_norm_backward(
@@ -205,63 +196,53 @@ def batch_norm_backward(
     grad_weight, grad_bias : ndarray, shape (C,), dtype of `weight`
         Without a weight: float64.
     """
-    x, mean, rest, std, scale, weight, statistics = cache
-    grad, count = as_batch(grad_output), 0 if statistics is None else statistics.count
-    grad_weight, grad_bias = _sums(grad, x, mean, rest, std)
-    grad_input = None
+    x, vectors, count, dtype = cache
+    grad = as_batch(grad_output)
+    sums = np.empty((2, x.shape[1]), np.float32 if dtype == np.float16 else dtype)
+    grad_input = np.empty_like(grad) if input_grad else None
+    if input_grad and count:
+        _gradients(grad, x, vectors, count, sums, grad_input)
+    else:
+        sum_gradients(grad, x, vectors, sums)
+        if input_grad:
+            _scaled(grad, vectors, grad_input)
     if input_grad:
-        sums = grad_weight, grad_bias
-        grad_input = batch_norm_backward_elemt(grad_output, cache, count, *sums)
-    if weight is not None:
-        grad_weight, grad_bias = grad_weight.astype(weight.dtype), grad_bias.astype(weight.dtype)
+        grad_input = like(grad_input, grad_output)
+    grad_weight, grad_bias = rounded(sums, dtype)
     return grad_input, grad_weight, grad_bias
 
 
-def batch_norm_backward_reduce(
-    grad_output: np.ndarray, cache: BatchNormCache
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return Σ grad_output · x̂ and Σ grad_output, the gradients of weight and bias, in float64."""
-    return _sums(as_batch(grad_output), cache.x, cache.mean, cache.rest, cache.std)
-
-
-def batch_norm_backward_elemt(
-    grad_output: np.ndarray,
-    cache: BatchNormCache,
-    count: int,
-    grad_weight: np.ndarray,
-    grad_bias: np.ndarray,
-) -> np.ndarray:
-    """Return the gradient of the input, `count` and the sums those of the whole batch.
-
-    `count` is 0 if the statistics do not depend on the input.
-    """
-    x, mean, rest, std, scale, _, _ = cache
-    grad = as_batch(grad_output)
-    if count:
-        sums = grad_weight, grad_bias
-        grad_input = _through_statistics(grad, x, mean, rest, std, scale, count, *sums)
-    else:
-        grad_input = _scaled(grad, scale)
-    return grad_input.reshape(grad_output.shape).astype(grad_output.dtype, copy=False)
+@fused
+def _gradients(grad, x, vectors, count, sums, grad_input):
+    grad_bias, products = reduce(grad, x, vectors[0], vectors[1])
+    grad_weight = products / vectors[3]
+    input_gradient(grad, x, vectors, count, grad_weight, grad_bias, grad_input)
+    np.positive(grad_weight, sums[0])
+    np.positive(grad_bias, sums[1])
 
 
 @fused
-def _sums(grad, x, mean, rest, std):
-    grad_bias, products = reduce(grad, x, mean, rest)
-    return products / std, grad_bias
+def input_gradient(grad, x, vectors, count, grad_weight, grad_bias, grad_input):
+    """Write the gradient of the input, by `count` and sums of the whole batch."""
+    mean, rest, std, a = vectors[0], vectors[1], vectors[3], vectors[4]
+    b = -a * grad_weight / (count * std)
+    c = -a * grad_bias / count
+    combine(grad, x, mean, rest, a, b, c, grad_input)
 
 
 @fused
-def _through_statistics(grad, x, mean, rest, std, scale, count, grad_weight, grad_bias):
-    per_value = scale / -count
-    b, c = per_value * grad_weight / std, per_value * grad_bias
-    return combine(grad, x, mean, rest, scale, b, c)
+def sum_gradients(grad, x, vectors, sums):
+    """Write the gradients of weight and bias."""
+    grad_bias, products = reduce(grad, x, vectors[0], vectors[1])
+    np.divide(products, vectors[3], sums[0])
+    np.positive(grad_bias, sums[1])
 
 
 @fused
-def _scaled(grad, scale):
-    nothing = np.zeros_like(scale)
-    return affine(grad, nothing, nothing, scale, nothing)
+def _scaled(grad, vectors, grad_input):
+    scale = vectors[4]
+    nothing = np.zeros(len(scale))
+    affine(grad, nothing, nothing, scale, nothing, grad_input)
 
 
 def updated_running_statistics(
@@ -275,82 +256,28 @@ def updated_running_statistics(
     `momentum` is the weight of the **new** value, as in torch; an empty batch has no value and
     changes nothing.
     """
-    count, mean, _, m2 = statistics
-    if count == 0:
-        return running_mean.copy(), running_var.copy()
-    return _averages(running_mean, running_var, mean, m2, max(count - 1, 1), float(momentum))
+    averages = running_mean.copy(), running_var.copy()
+    update_running_statistics(*averages, statistics, momentum)
+    return averages
+
+
+def update_running_statistics(
+    running_mean: np.ndarray,
+    running_var: np.ndarray,
+    statistics: BatchStatistics,
+    momentum: float,
+) -> None:
+    """Average a batch into the running mean and variance, in place."""
+    count, moments = statistics
+    if count:
+        averages = as_vector(running_mean), as_vector(running_var)
+        _average(*averages, moments, max(count - 1, 1), float(momentum))
+        if running_mean.dtype == np.float16:
+            running_mean[...], running_var[...] = averages
 
 
 @fused
-def _averages(running_mean, running_var, mean, m2, divisor, momentum):
-    new_mean = (1 - momentum) * running_mean.astype(np.float64) + momentum * mean
-    new_var = (1 - momentum) * running_var.astype(np.float64) + momentum * (m2 / divisor)
-    return new_mean.astype(running_mean.dtype), new_var.astype(running_var.dtype)
-
-
-def batch_norm(
-    x: np.ndarray,
-    running_mean: np.ndarray | None,
-    running_var: np.ndarray | None,
-    weight: np.ndarray | None = None,
-    bias: np.ndarray | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> np.ndarray:
-    """Normalise each channel of a batch, with the signature of torch's function.
-
-    When training, `running_mean` and `running_var` (if given) are updated **in place**, as torch
-    does; it is the one function of npbn that writes into its arguments.
-
-    Parameters
-    ----------
-    x : ndarray, shape (N, C) or (N, C, ...), float16, float32 or float64
-    running_mean, running_var : ndarray, shape (C,), or None
-    weight, bias : ndarray, shape (C,), or None
-    training : bool
-        Normalise with the batch's statistics instead of the running ones.
-    momentum : float
-        Weight of the new value in the running statistics.
-    eps : float
-        Added to the variance, under the root.
-
-    Returns
-    -------
-    ndarray, shape and dtype of x
-
-    Raises
-    ------
-    ShapeError, DtypeError, BatchSizeError
-        If they do not fit together; nothing has been changed then.
-    ValueError
-        If `eps` is not positive in training (negative in evaluation), or the running statistics
-        are missing in evaluation.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from npbn.functional import batch_norm
-    >>> mean, var = np.zeros(1), np.ones(1)
-    >>> batch_norm(np.array([[1.0], [3.0]]), mean, var, training=True, eps=1e-12)
-    array([[-1.],
-           [ 1.]])
-    >>> mean, var       # 0.9 · 0 + 0.1 · 2, and 0.9 · 1 + 0.1 · 2, the variance unbiased
-    (array([0.2]), array([1.1]))
-    """
-    x = np.asarray(x)
-    if x.ndim < 2:
-        raise ShapeError(f"batch_norm: expected input of shape (N, C, ...), got {x.shape}")
-    vectors = {
-        "running_mean": running_mean,
-        "running_var": running_var,
-        "weight": weight,
-        "bias": bias,
-    }
-    check_batch_norm("batch_norm", x, x.shape[1], vectors, training, eps)
-    y, cache = batch_norm_forward(x, running_mean, running_var, weight, bias, training, eps)
-    if training and running_mean is not None:
-        running_mean[...], running_var[...] = updated_running_statistics(
-            running_mean, running_var, cache.statistics, momentum
-        )
-    return y
+def _average(running_mean, running_var, moments, divisor, momentum):
+    keep, mean, var = 1.0 - momentum, moments[0], moments[2] / divisor
+    np.add(keep * running_mean.astype(np.float64), momentum * mean, running_mean)
+    np.add(keep * running_var.astype(np.float64), momentum * var, running_var)

@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from npbn.errors import BatchSizeError, DtypeError, ShapeError
 
+FLOAT32 = np.dtype(np.float32)
 FLOAT_DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -85,8 +86,6 @@ def check_batch_norm(
     ValueError
         `eps`, or missing running statistics.
     """
-    if _plainly_fits(x, num_features, vectors, training, eps):
-        return
     float_array(who, x)
     if x.shape[1] != num_features:
         raise ShapeError(f"{who}: expected {num_features} channels along axis 1, got {x.shape}")
@@ -121,23 +120,23 @@ def check_batch_norm(
         raise ValueError(f"{who}: running_mean and running_var are needed in evaluation, got None")
 
 
-def _plainly_fits(
+def plainly_fits(
     x: np.ndarray,
     num_features: int,
     vectors: dict[str, np.ndarray | None],
     training: bool,
     eps: float,
 ) -> bool:
-    """Tell, in a third of the time, that the usual call is in order; False decides nothing."""
+    """Return whether the usual call is in order, in a third of the time; False decides nothing."""
+    shape = (num_features,)
+    for array in vectors.values():
+        if array is not None and (array.shape != shape or array.dtype != FLOAT32):
+            return False
     return (
-        x.dtype == np.float32
+        x.dtype == FLOAT32
         and x.shape[1] == num_features
         and x.size > num_features
         and eps > 0
         and (vectors["running_mean"] is None) == (vectors["running_var"] is None)
         and (training or vectors["running_mean"] is not None)
-        and all(
-            array is None or (array.shape == (num_features,) and array.dtype == np.float32)
-            for array in vectors.values()
-        )
     )

@@ -1,12 +1,12 @@
 """The statistics of a batch, per channel, and how those of several batches are merged."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from npbn.engines import fused, moments
+from npbn.functional.batches import as_batch
 
 
 class BatchStatistics(NamedTuple):
@@ -19,12 +19,9 @@ class BatchStatistics(NamedTuple):
     ----------
     count : int
         Values per channel.
-    mean : ndarray, shape (C,), float64
-        Mean of each channel, rounded; 0 for an empty batch.
-    rest : ndarray, shape (C,), float64
-        What rounding left out: the mean is mean + rest.
-    m2 : ndarray, shape (C,), float64
-        Σ (x − mean − rest)² of each channel.
+    moments : ndarray, shape (3, C), float64
+        Its rows are `mean`, rounded, and 0 for an empty batch; `rest`, what rounding left out, so
+        that the mean is mean + rest; and `m2`, Σ (x − mean − rest)².
 
     Examples
     --------
@@ -38,9 +35,22 @@ class BatchStatistics(NamedTuple):
     """
 
     count: int
-    mean: np.ndarray
-    rest: np.ndarray
-    m2: np.ndarray
+    moments: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean of each channel, (C,)."""
+        return self.moments[0]
+
+    @property
+    def rest(self) -> np.ndarray:
+        """What rounding left out of the mean, (C,)."""
+        return self.moments[1]
+
+    @property
+    def m2(self) -> np.ndarray:
+        """Σ (x − mean)² of each channel, (C,)."""
+        return self.moments[2]
 
     @property
     def var(self) -> np.ndarray:
@@ -59,18 +69,13 @@ class BatchStatistics(NamedTuple):
 
 def measure(x: np.ndarray) -> BatchStatistics:
     """Return the statistics of a batch of shape ``(N, C, ...)``."""
-    return BatchStatistics(*_moments(as_batch(x)))
+    out = np.empty((3, x.shape[1]))
+    return BatchStatistics(_moments(as_batch(x), out), out)
 
 
 @fused
-def _moments(x):
-    return moments(x)
-
-
-def as_batch(x: np.ndarray) -> np.ndarray:
-    """Return (N, C, ...) as an engine takes it: (N, C, P), C-contiguous, float32 or float64."""
-    x = np.ascontiguousarray(x, np.float32 if x.dtype == np.float16 else x.dtype)
-    return x[:, :, None] if x.ndim == 2 else x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
+def _moments(x, out):
+    return moments(x, out)
 
 
 @np.errstate(all="ignore")
@@ -86,16 +91,17 @@ def merge_all(parts: Sequence[BatchStatistics]) -> BatchStatistics:
     sample variances", 1979, equations 2.1, of which this is the sum over any number of parts. The
     d_i are taken from the mean of the largest part, so that a part's rest is not lost.
     """
+    parts = [part for part in parts if part.count] or parts[:1]
+    if len(parts) == 1:
+        return parts[0]
     counts = np.array([part.count for part in parts], np.float64)
-    means, rests, m2s = (np.stack(vectors) for vectors in list(zip(*parts, strict=True))[1:])
-    count = int(counts.sum())
-    largest = means[counts.argmax()]
+    means, rests, m2s = np.stack([part.moments for part in parts], axis=1)
+    count, largest = int(counts.sum()), means[counts.argmax()]
     differences = (means - largest) + rests
     offset = counts @ differences / max(count, 1)
     differences -= offset
-    return BatchStatistics(
-        count, *two_parts(largest, offset), m2s.sum(axis=0) + counts @ np.square(differences)
-    )
+    m2 = m2s.sum(axis=0) + counts @ np.square(differences)
+    return BatchStatistics(count, np.stack([*two_parts(largest, offset), m2]))
 
 
 def two_parts(shift: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

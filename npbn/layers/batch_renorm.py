@@ -5,12 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from npbn.functional.batch_norm import (
-    BatchNormCache,
-    batch_norm_backward,
-    batch_norm_elemt,
-    batch_norm_stats,
-)
+from npbn.functional.batch_norm import BatchNormCache, batch_norm_backward
+from npbn.functional.batch_norm_shards import batch_norm_elemt, batch_norm_stats
 from npbn.functional.statistics import BatchStatistics
 from npbn.layers.batch_norm import BatchNorm, BatchNorm1d, BatchNorm2d
 

@@ -99,7 +99,7 @@ class Module:
                     f"{expected}, got {came}"
                 )
         grad_input = self._backward(grad_output, cache, input_grad)
-        self._pending = None
+        object.__setattr__(self, "_pending", None)
         return grad_input if input_grad else None
 
     def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, Any]:

@@ -13,9 +13,9 @@ from benchmarks import accuracy
 from npbn.testing import oracle
 
 ROOT = Path(__file__).parents[2]
-WITHOUT_TORCH = """
+ABSENT = """
 import runpy, sys
-sys.modules["torch"] = None
+sys.modules["torch"] = sys.modules["numba"] = None
 sys.argv = ["benchmarks", "accuracy", "--quick", "--out", sys.argv[1]]
 runpy.run_module("benchmarks", run_name="__main__")
 """
@@ -35,12 +35,13 @@ def test_a_quick_run_writes_three_files_and_npbn_holds_its_contract(monkeypatch,
     assert ratios[0] == 1
     assert ratios[-1] == 1e7
     for quantity, lines in errors.items():
-        assert list(lines)[:3] == ["npbn", "torch", "textbook"]
+        assert list(lines)[:4] == ["npbn numba", "npbn numpy", "torch", "textbook"]
         for line in lines.values():
             assert len(line) == len(ratios)
             assert np.isfinite(line).all()
-        promised = np.array(lines["npbn"])[ratios <= accuracy.PROMISED]
-        assert (promised <= results["bounds"][quantity]).all(), quantity
+        for engine in ("npbn numba", "npbn numpy"):
+            promised = np.array(lines[engine])[ratios <= accuracy.PROMISED]
+            assert (promised <= results["bounds"][quantity]).all(), (engine, quantity)
     assert errors["y"]["textbook"][-1] > 1e4 * errors["y"]["textbook"][0]
     assert errors["y"]["torch"][-1] > 1e4 * errors["y"]["torch"][0]
     rows = (out / "accuracy.md").read_text(encoding="utf-8").splitlines()
@@ -50,12 +51,13 @@ def test_a_quick_run_writes_three_files_and_npbn_holds_its_contract(monkeypatch,
 
 
 @pytest.mark.slow
-def test_without_torch_a_line_says_so_and_the_rest_is_measured(tmp_path):
-    command = [sys.executable, "-c", WITHOUT_TORCH, tmp_path]
+def test_without_torch_and_numba_lines_say_so_and_the_rest_is_measured(tmp_path):
+    command = [sys.executable, "-c", ABSENT, tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "torch is not installed: skipped" in done.stdout
+    for package in ("torch", "numba"):
+        assert f"{package} is not installed: skipped" in done.stdout
     results = json.loads((tmp_path / "accuracy.json").read_text(encoding="utf-8"))
-    assert list(results["errors"]["y"]) == ["npbn", "textbook", accuracy.SQUARES]
+    assert list(results["errors"]["y"]) == ["npbn numpy", "textbook", accuracy.SQUARES]
     assert (tmp_path / "accuracy.png").exists()
 
 

@@ -1,12 +1,13 @@
 """The contest: who is timed, who is not, and what is said of those who are not."""
 
 import json
+from itertools import chain, repeat
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from benchmarks import harness
+from benchmarks import harness, task
 from benchmarks.harness import Entry, Team
 from benchmarks.task import SkipError, Task, WrongError, timed
 from benchmarks.worker import Worker
@@ -104,6 +105,31 @@ def test_a_worker_repeats_quick_work_and_lets_go_of_it_when_told_to():
     assert worker.answer({"clear": True}) == {}
     assert worker.tasks == []
     assert cleared == [0]
+
+
+def test_what_is_compiled_in_a_first_run_is_not_timed():
+    seconds = chain([9.0], repeat(1e-3))
+    clock = [0.0]
+
+    def run():
+        clock[0] += next(seconds)
+
+    contender = SimpleNamespace(work=lambda problem: Task(run, None))
+    worker = Worker(contender, program(raises(WrongError("a floor has nothing to prove"))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task, "perf_counter", lambda: clock[0])
+        worker.answer({"prepare": {}})
+        assert worker.answer({"time": 0, "seconds": 1e-3})["seconds"] == pytest.approx(1e-3)
+
+
+def test_a_contender_may_have_one_thread_where_the_others_have_more(monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        harness, "Process", lambda *arguments: started.append(arguments) or SimpleNamespace()
+    )
+    team = Team("program", {"npbn": "module"}, 2, {"npbn, 1 thread": "module"})
+    assert list(team.processes) == ["npbn", "npbn, 1 thread"]
+    assert started == [("module", "program", 2), ("module", "program", 1)]
 
 
 def test_timed_returns_the_mean_of_the_runs():

@@ -6,13 +6,14 @@ from itertools import product
 import numpy as np
 import pytest
 
-from benchmarks import batch_norm, cnn, conv, inference, network, train_step
-from benchmarks.contenders import MODULES, modules, npbn_, textbook, torch_eager
+import npbn
+from benchmarks import batch_norm, cnn, conv, inference, network, normalisation, scaling, train_step
+from benchmarks.contenders import ENGINES, MODULES, modules, npbn_, textbook, torch_eager
 from benchmarks.task import Task, WrongError
 
 
-def normalisation(mode="forward + backward", dtype="float32", data="plain", shape=(32, 50)):
-    return batch_norm.problem({"shape": shape, "dtype": dtype, "data": data, "mode": mode})
+def drawn(mode="forward + backward", dtype="float32", data="plain", shape=(32, 50)):
+    return normalisation.problem({"shape": shape, "dtype": dtype, "data": data, "mode": mode})
 
 
 def step(use_batch_norm=True, batch=32):
@@ -21,11 +22,11 @@ def step(use_batch_norm=True, batch=32):
 
 
 @pytest.mark.parametrize("contender", [npbn_, textbook, torch_eager])
-@pytest.mark.parametrize("data", batch_norm.DATA)
+@pytest.mark.parametrize("data", normalisation.DATA)
 @pytest.mark.parametrize("shape", [(32, 50), (6, 5, 4, 3)])
 def test_right_batch_norms_are_proved_right(contender, data, shape):
-    for mode, dtype in product(batch_norm.MODES, batch_norm.DTYPES):
-        problem = normalisation(mode, dtype, data, shape)
+    for mode, dtype in product(normalisation.MODES, batch_norm.DTYPES):
+        problem = drawn(mode, dtype, data, shape)
         batch_norm.prove(problem, contender.batch_norm(problem))
 
 
@@ -46,17 +47,17 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("name", batch_norm.RESULTS["forward + backward"])
+@pytest.mark.parametrize("name", normalisation.RESULTS["forward + backward"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_wrong_batch_norm_is_refused(name, change):
-    problem = normalisation()
+    problem = drawn()
     task = spoiled(textbook.batch_norm(problem), name, CHANGES[change])
     with pytest.raises(WrongError, match=rf"^{name} is "):
         batch_norm.prove(problem, task)
 
 
 def test_the_dead_channel_is_among_those_that_are_proved():
-    problem = normalisation(data=batch_norm.DEAD, shape=(16, 1000))
+    problem = drawn(data=normalisation.DEAD, shape=(16, 1000))
     dead = np.ptp(problem.step.x, axis=0) == 0
     assert dead.sum() == 1
 
@@ -126,13 +127,25 @@ def test_the_floor_takes_eight_products_and_proves_nothing():
     assert task.read is None
     task.run()
     assert task.note.startswith("fastest with weights in ")
-    for mode in batch_norm.MODES:
-        floor.batch_norm(normalisation(mode)).run()
+    for mode in normalisation.MODES:
+        floor.batch_norm(drawn(mode)).run()
 
 
 def test_every_contender_of_a_program_has_a_module():
-    for program in (batch_norm, train_step, inference):
+    for program in (batch_norm, train_step, inference, conv, scaling):
         assert set(program.CONTENDERS) <= set(MODULES)
+        assert program.CONTENDERS[:2] == ENGINES
+
+
+@pytest.mark.parametrize("contender", ENGINES)
+def test_npbn_takes_part_with_each_of_its_engines(contender):
+    engine = contender.removeprefix("npbn ")
+    pytest.importorskip(engine)
+    with npbn.using_engine(npbn.get_engine()):
+        module = importlib.reload(importlib.import_module(modules(contender)[contender]))
+        assert npbn.get_engine() == engine
+        problem = drawn(shape=(5, 4))
+        batch_norm.prove(problem, module.batch_norm(problem))
 
 
 @pytest.mark.parametrize("contender", [npbn_, torch_eager])

@@ -119,6 +119,8 @@ def test_results_hold_every_key_and_float64_agrees(compared, network):
         "network",
         "dataset",
         "dtype",
+        "engine",
+        "engine_gain",
         "epochs",
         "max_abs_diff",
         "test_accuracy",

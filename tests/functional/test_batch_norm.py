@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import roads
 import torch
 from helpers import (
     DTYPE_PAIRS,
@@ -34,7 +33,7 @@ from npbn.functional import (
     updated_running_statistics,
 )
 
-road = pytest.fixture(roads.taken, scope="module", params=roads.ROADS, autouse=True)
+pytestmark = pytest.mark.usefixtures("engine")
 
 EPS32 = np.finfo(np.float32).eps
 MOMENTA = st.sampled_from([0.0, 0.1, 0.5, 1.0, -0.5, 1.5])

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-import roads
 import torch
 from helpers import (
     along,
@@ -38,7 +37,7 @@ from npbn.functional import (
 from npbn.testing import Setup, Step, oracle
 from npbn.testing.tolerances import contract, correct
 
-road = pytest.fixture(roads.taken, scope="module", params=["wide", "in threads"], autouse=True)
+pytestmark = pytest.mark.usefixtures("engine")
 
 EPS = np.finfo(np.float64).eps
 # For what takes 0.1 s: fewer examples, and none made smaller, since sizes are drawn from a list.

@@ -19,6 +19,8 @@ from hypothesis.extra import numpy as hnp
 
 from npbn.functional import BatchStatistics, measure
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 EPS = np.finfo(np.float64).eps
 DTYPES = [np.float16, np.float32, np.float64]
 
@@ -97,8 +99,8 @@ def test_merging_with_an_empty_batch_changes_nothing(rng, shape, empty_first):
     x = rng.normal(size=shape)
     parts = [measure(x), measure(x[:0])]
     merged = reduce(BatchStatistics.merge, parts[::-1] if empty_first else parts)
-    for actual, expected in zip(merged, parts[0], strict=True):
-        assert_same_bits(actual, expected)
+    assert merged.count == parts[0].count
+    assert_same_bits(merged.moments, parts[0].moments)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (0, 3, 2), (4, 3, 0)])
@@ -112,7 +114,7 @@ def test_an_empty_batch_has_count_zero_and_finite_statistics(shape):
 @given(rngs(), batch_shapes())
 def test_var_is_biased_and_unbiased_var_is_not(rng, shape):
     statistics = measure(rng.normal(size=shape))
-    count, _, m2 = statistics
+    count, m2 = statistics.count, statistics.m2
     assert_within(statistics.var, m2 / count, EPS * m2 / count)
     assert_within(statistics.unbiased_var, m2 / (count - 1), EPS * m2 / (count - 1))
 
@@ -127,4 +129,4 @@ def test_measuring_and_merging_change_nothing_and_share_no_memory_with_the_batch
     assert_same_bits(x, before)
     assert_same_bits(statistics.mean, mean)
     assert_same_bits(statistics.m2, m2)
-    assert not any(np.shares_memory(values, x) for values in statistics[1:])
+    assert not np.shares_memory(statistics.moments, x)

@@ -6,13 +6,12 @@ import threading
 
 import numpy as np
 import pytest
-import roads
 from helpers import assert_same_bits
 
 import npbn
 from npbn.engines.threads import share
 
-road = pytest.fixture(roads.taken, scope="module", params=["in threads"], autouse=True)
+pytestmark = pytest.mark.usefixtures("engine")
 AFTER_A_FORK = """
 import os, sys, threading
 import numpy as np, npbn

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import roads
 import torch
 from helpers import LAYOUTS, array, assert_same_bits, assert_within, batch, rngs, tensor
 from hypothesis import given
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 import npbn
 from npbn.errors import ShapeError
 
-road = pytest.fixture(roads.taken, scope="module", params=roads.ROADS, autouse=True)
+pytestmark = pytest.mark.usefixtures("engine")
 LAYERS = {
     npbn.BatchNorm2d: (torch.nn.BatchNorm2d, 4, "(N, 3, H, W)"),
     npbn.BatchNorm3d: (torch.nn.BatchNorm3d, 5, "(N, 3, D, H, W)"),

@@ -5,7 +5,6 @@ import pickle
 
 import numpy as np
 import pytest
-import roads
 import torch
 from helpers import (
     BatchNormBounds,
@@ -32,7 +31,7 @@ from layer_contract import (
 import npbn
 from npbn.errors import BatchSizeError, DtypeError, ShapeError
 
-road = pytest.fixture(roads.taken, scope="module", params=["small", "wide"])
+pytestmark = pytest.mark.usefixtures("engine")
 KINDS = {
     npbn.BatchRenorm1d: (npbn.BatchNorm1d, torch.nn.BatchNorm1d),
     npbn.BatchRenorm2d: (npbn.BatchNorm2d, torch.nn.BatchNorm2d),
@@ -163,7 +162,6 @@ def test_means_a_million_deviations_from_zero_cost_d_no_digits():
     assert_within(layer(1e6 + i), (i - moved) * scale, bound)
 
 
-@pytest.mark.usefixtures("road")
 @forms
 @given(rng=rngs(), dtype=dtypes, options=options(), samples=st.integers(2, 12), data=st.data())
 def test_without_correction_and_in_evaluation_it_is_batch_norm_to_the_bit(

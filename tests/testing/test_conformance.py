@@ -8,7 +8,6 @@ import time
 import hypothesis
 import numpy as np
 import pytest
-import roads
 import torch
 from hypothesis import HealthCheck, Phase
 
@@ -39,7 +38,7 @@ def test_npbn_is_correct_and_keeps_its_accuracy_contract(cls):
     assert report.accurate, report.table()
 
 
-road = pytest.fixture(roads.taken, params=["in threads"])
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 def test_npbn_keeps_its_contract_on_the_roads_of_larger_batches(road):

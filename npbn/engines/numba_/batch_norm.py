@@ -1,163 +1,97 @@
-"""BatchNorm's four passes, compiled; what they compute, :mod:`npbn.engines.numpy_` says.
+"""BatchNorm's four passes, compiled; what they compute, :mod:`npbn.engines.numpy_.batch_norm` says.
 
 A float32 number is read, worked on in float64 registers, and rounded once when it is written.
 There is one set of loops for matrices, :mod:`npbn.engines.numba_.matrix`, and one for more axes,
-:mod:`npbn.engines.numba_.positions`. Threads take ranges of channels, which are independent: the
-bits do not depend on the number of threads.
+:mod:`npbn.engines.numba_.positions`. A pass inside of a compiled function becomes the loops for the
+arrays that it gets, or for the range of their channels that is a thread's: channels are
+independent, so that the bits do not depend on the number of threads.
 """
 
+from types import ModuleType
+
 import numpy as np
-from numba.extending import overload
+from numba.core.types import BaseTuple
+from numba.extending import overload, register_jitable
 
 from npbn.engines import passes
 from npbn.engines.numba_ import matrix, positions
 from npbn.engines.numba_.compiling import compiled
-from npbn.engines.numba_.ranges import large, over_ranges
+
+# Of vectors cut by channels, a compiler does not know that they are contiguous: they are copied.
 
 
-def moments(x: np.ndarray) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-    """Return count, mean, rest and m2 of the channels of a batch (N, C, P)."""
-    if not large(x):
-        return _moments(x)
-    samples, channels, width = x.shape
-    mean, rest, m2 = np.zeros((3, channels))
-    over_ranges(_moments_of, channels, (x,), (mean, rest, m2))
-    return samples * width, mean, rest, m2
-
-
-def affine(
-    x: np.ndarray, mean: np.ndarray, rest: np.ndarray, scale: np.ndarray, shift: np.ndarray
-) -> np.ndarray:
-    """Return d · scale + shift, of x's shape and dtype."""
-    if not large(x):
-        return _affine(x, mean, rest, scale, shift)
-    y = np.empty_like(x)
-    over_ranges(_affine_of, x.shape[1], (x, mean, rest, scale, shift), (y,))
-    return y
-
-
-def reduce(
-    grad: np.ndarray, x: np.ndarray, mean: np.ndarray, rest: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return Σ grad and Σ grad · d of every channel, (C,)."""
-    if not large(x):
-        return _reduce(grad, x, mean, rest)
-    sums, products = np.zeros((2, x.shape[1]))
-    over_ranges(_reduce_of, x.shape[1], (grad, x, mean, rest), (sums, products))
-    return sums, products
-
-
-def combine(
-    grad: np.ndarray,
-    x: np.ndarray,
-    mean: np.ndarray,
-    rest: np.ndarray,
-    a: np.ndarray,
-    b: np.ndarray,
-    c: np.ndarray,
-) -> np.ndarray:
-    """Return a · grad + b · d + c, of grad's shape and dtype."""
-    if not large(x):
-        return _combine(grad, x, mean, rest, a, b, c)
-    out = np.empty_like(grad)
-    over_ranges(_combine_of, x.shape[1], (grad, x, mean, rest, a, b, c), (out,))
-    return out
-
-
-# -- all channels, compiled -----------------------------------------------------------------------
+def _kind(array) -> tuple[bool, ModuleType]:
+    """Return whether a type is that of a range of channels, and the loops for it."""
+    part = isinstance(array, BaseTuple)
+    return part, matrix if (array[0] if part else array).ndim == 2 else positions
 
 
 @compiled
-def _moments(x):
-    samples, channels, width = x.shape
-    mean, rest, m2 = np.zeros(channels), np.zeros(channels), np.zeros(channels)
-    if x.size:
-        _moments_of(x, 0, channels, mean, rest, m2)
-    return samples * width, mean, rest, m2
+def _without(rest, total, factor):
+    """See the NumPy engine."""
+    result = total.copy()
+    for c in range(len(total)):
+        if np.isfinite(factor[c]):
+            result[c] -= factor[c] * rest[c]
+    return result
 
 
-@compiled
-def _affine(x, mean, rest, scale, shift):
-    y = np.empty_like(x)
-    _affine_of(x, mean, rest, scale, shift, 0, x.shape[1], y)
-    return y
+@overload(passes.moments)
+def _moments(x, out):
+    part, loops = _kind(x)
+    measure = loops.moments
+
+    def moments(x, first, out):
+        if x.size:
+            measure(x, first, out[0], out[1], out[2])
+        else:
+            out[:3] = 0.0
+        return x.size // max(x.shape[1], 1)
+
+    moments = register_jitable(moments)
+    if part:
+        return lambda x, out: moments(x.whole, x.first, out)
+    return lambda x, out: moments(x, 0, out)
 
 
-@compiled
+@overload(passes.affine)
+def _affine(x, mean, rest, scale, shift, out):
+    part, loops = _kind(x)
+    affine = loops.affine
+    if part:
+        return lambda x, mean, rest, scale, shift, out: affine(
+            x.whole, mean.copy(), scale, _without(rest, shift, scale), x.first, out.whole
+        )
+    return lambda x, mean, rest, scale, shift, out: affine(
+        x, mean, scale, _without(rest, shift, scale), 0, out
+    )
+
+
+@overload(passes.reduce)
 def _reduce(grad, x, mean, rest):
-    channels = x.shape[1]
-    sums, products = np.zeros(channels), np.zeros(channels)
-    if x.size:
-        _reduce_of(grad, x, mean, rest, 0, channels, sums, products)
-    return sums, products
+    part, loops = _kind(x)
+    add_up = loops.reduce
+
+    def reduce(grad, x, first, mean, rest):
+        sums, products = np.zeros(len(mean)), np.zeros(len(mean))
+        if x.size:
+            add_up(grad, x, mean, first, sums, products)
+        return sums, _without(rest, products, sums)
+
+    reduce = register_jitable(reduce)
+    if part:
+        return lambda grad, x, mean, rest: reduce(grad.whole, x.whole, x.first, mean.copy(), rest)
+    return lambda grad, x, mean, rest: reduce(grad, x, 0, mean, rest)
 
 
-@compiled
-def _combine(grad, x, mean, rest, a, b, c):
-    out = np.empty_like(grad)
-    _combine_of(grad, x, mean, rest, a, b, c, 0, x.shape[1], out)
-    return out
-
-
-# Inside of a function that is compiled as a whole, the passes are these.
-overload(passes.moments)(lambda x: lambda x: _moments(x))
-overload(passes.affine)(
-    lambda x, mean, rest, scale, shift: (
-        lambda x, mean, rest, scale, shift: _affine(x, mean, rest, scale, shift)
+@overload(passes.combine)
+def _combine(grad, x, mean, rest, a, b, c, out):
+    part, loops = _kind(x)
+    combine = loops.combine
+    if part:
+        return lambda grad, x, mean, rest, a, b, c, out: combine(
+            grad.whole, x.whole, mean.copy(), a.copy(), b, _without(rest, c, b), x.first, out.whole
+        )
+    return lambda grad, x, mean, rest, a, b, c, out: combine(
+        grad, x, mean, a, b, _without(rest, c, b), 0, out
     )
-)
-overload(passes.reduce)(
-    lambda grad, x, mean, rest: lambda grad, x, mean, rest: _reduce(grad, x, mean, rest)
-)
-overload(passes.combine)(
-    lambda grad, x, mean, rest, a, b, c: (
-        lambda grad, x, mean, rest, a, b, c: _combine(grad, x, mean, rest, a, b, c)
-    )
-)
-
-
-# -- the channels from `first` to `last` ----------------------------------------------------------
-
-
-@compiled
-def _rows(x):
-    return x.reshape(x.shape[0], x.shape[1])
-
-
-@compiled
-def _moments_of(x, first, last, mean, rest, m2):
-    mean, rest, m2 = mean[first:last], rest[first:last], m2[first:last]
-    if x.shape[2] == 1:
-        matrix.moments(_rows(x), first, mean, rest, m2)
-    else:
-        positions.moments(x, first, mean, rest, m2)
-
-
-@compiled
-def _affine_of(x, mean, rest, scale, shift, first, last, y):
-    mean, scale = mean[first:last], scale[first:last]
-    shift = shift[first:last] - rest[first:last] * scale
-    if x.shape[2] == 1:
-        matrix.affine(_rows(x), mean, scale, shift, first, _rows(y))
-    else:
-        positions.affine(x, mean, scale, shift, first, y)
-
-
-@compiled
-def _reduce_of(grad, x, mean, rest, first, last, sums, products):
-    sums, products, mean = sums[first:last], products[first:last], mean[first:last]
-    if x.shape[2] == 1:
-        matrix.reduce(_rows(grad), _rows(x), mean, first, sums, products)
-    else:
-        positions.reduce(grad, x, mean, first, sums, products)
-    products -= rest[first:last] * sums
-
-
-@compiled
-def _combine_of(grad, x, mean, rest, a, b, c, first, last, out):
-    mean, a, b = mean[first:last], a[first:last], b[first:last]
-    c = c[first:last] - b * rest[first:last]
-    if x.shape[2] == 1:
-        matrix.combine(_rows(grad), _rows(x), mean, a, b, c, first, _rows(out))
-    else:
-        positions.combine(grad, x, mean, a, b, c, first, out)

@@ -43,7 +43,7 @@ def _over_images(loops, x, arguments, result):
 @compiled
 def _maxima(x, rows, columns, first, last, y):
     parts = _parts(x, rows, columns)
-    several, pitch = parts.shape[2], parts.shape[4]
+    several = parts.shape[2]
     maxima = np.empty(parts.shape[2:], x.dtype)
     for p in range(first, last, several):
         images, out = x[p : min(p + several, last)], y[p : min(p + several, last)]
@@ -109,7 +109,8 @@ def _every(axis, k):
     """Return of part k where the input begins in it, from where on it is, and how much of it."""
     start, skipped, length = inside(axis)
     begin = (k - start) % axis.stride
-    return (start + begin) // axis.stride, skipped + begin, (length - begin + axis.stride - 1) // axis.stride
+    count = (length - begin + axis.stride - 1) // axis.stride
+    return (start + begin) // axis.stride, skipped + begin, count
 
 
 @compiled
