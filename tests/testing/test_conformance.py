@@ -155,9 +155,7 @@ def test_mutants_differ_from_the_textbook_and_from_one_another():
     """Each overrides something, and no two override the same by the same code."""
     assert len({mutant.__name__ for mutant in MUTANTS}) == len(MUTANTS)
     bodies = [
-        tuple(
-            (name, getattr(member, "__code__", member)) for name, member in sorted(own.items())
-        )
+        tuple((name, getattr(member, "__code__", member)) for name, member in sorted(own.items()))
         for own in ({k: v for k, v in vars(m).items() if k[:2] != "__"} for m in MUTANTS)
     ]
     assert all(bodies)
