@@ -9,7 +9,7 @@ from hypothesis import settings
 
 import npbn
 
-pytest.register_assert_rewrite("helpers", "layer_contract")
+pytest.register_assert_rewrite("helpers", "layer_contract", "contract_cases")
 
 # HYPOTHESIS_PROFILE=nightly pytest ...
 for profile, max_examples in {"dev": 5, "ci": 100, "nightly": 4000}.items():
