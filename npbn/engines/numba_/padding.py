@@ -1,4 +1,4 @@
-"""What the windows along an axis see: its padding, the input, and its padding again."""
+"""Where the windows along an axis lie."""
 
 from npbn.engines import windows
 from npbn.engines.numba_.compiling import compiled
