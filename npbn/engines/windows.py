@@ -37,16 +37,20 @@ class Windows(NamedTuple):
 
     def tap(self, i: int) -> tuple[slice, slice]:
         """Return which windows have tap i inside the input, and where those taps lie."""
-        start = i * self.dilation - self.before  # of window 0
-        first = max(-(start // self.stride), 0)
-        last = min((self.size - 1 - start) // self.stride, self.count - 1)
-        if last < first:
-            return slice(0, 0), slice(0, 0)
-        start += first * self.stride
-        stop = start + (last - first) * self.stride + 1
-        return slice(first, last + 1), slice(start, stop, self.stride)
+        first, stop, start = inside(self, i)
+        return slice(first, stop), slice(start, start + (stop - first) * self.stride, self.stride)
 
     def part(self, some: slice) -> "Windows":
         """Return some of the windows, of the same input: padding before them may be negative."""
         before = self.before - some.start * self.stride
         return self._replace(before=before, count=some.stop - some.start)
+
+
+def inside(axis: Windows, i: int) -> tuple[int, int, int]:
+    """Return the first window with tap i inside the input, one past the last, and that tap."""
+    start = i * axis.dilation - axis.before  # of window 0
+    first = max(-(start // axis.stride), 0)
+    stop = min((axis.size - 1 - start) // axis.stride + 1, axis.count)
+    if stop <= first:
+        return 0, 0, 0
+    return first, stop, start + first * axis.stride

@@ -83,8 +83,11 @@ def conv2d_forward(
 
 @np.errstate(all="ignore")
 def conv2d_backward(
-    grad_output: np.ndarray, cache: ConvolutionCache, input_grad: bool = True
-) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    grad_output: np.ndarray,
+    cache: ConvolutionCache,
+    input_grad: bool = True,
+    bias_grad: bool = True,
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
     """Return the gradients of input, weight and bias.
 
     With the patches P of the forward pass, in which y = W P::
@@ -97,14 +100,15 @@ def conv2d_backward(
     ----------
     grad_output : ndarray, shape and dtype of the forward pass's output
     cache : ConvolutionCache
-    input_grad : bool
-        Whether `grad_input` is wanted; its product is skipped otherwise and None returned.
+    input_grad, bias_grad : bool
+        Whether `grad_input` and `grad_bias` are wanted; otherwise the work is skipped and None
+        returned.
 
     Returns
     -------
     grad_input : ndarray, shape of x, or None
     grad_weight : ndarray, shape of weight
-    grad_bias : ndarray, shape (O,)
+    grad_bias : ndarray, shape (O,), or None
 
     Notes
     -----
@@ -115,22 +119,22 @@ def conv2d_backward(
     kernels = _kernels(cache)
     across = kernels.swapaxes(-1, -2)
     grad_kernels = np.zeros(across.shape, across.dtype)
-    grad_bias = np.zeros(len(weight))
     grad_input = np.zeros(x.shape, kernels.dtype) if input_grad else None
+    grad_bias = np.zeros(len(weight), kernels.dtype) if bias_grad else None
     for samples, some in _blocks(cache):
         grad = grad_output[samples, :, some].swapaxes(0, 1)
         grad = np.ascontiguousarray(grad, kernels.dtype).reshape(groups, kernels.shape[1], -1)
         patches = _patches(cache, samples, some)
         # This way round: BLAS takes 0.7 of the time of grad @ patches transposed.
         grad_kernels += _matrices(patches, groups) @ grad.swapaxes(-1, -2)
-        grad_bias += np.add.reduce(grad, axis=-1).reshape(-1)
+        if bias_grad:
+            grad_bias += np.add.reduce(grad, axis=-1).reshape(-1)
         if input_grad:
             grad_patches = (across @ grad).reshape(patches.shape)
             current().scatter(grad_patches, rows.part(some), columns, grad_input[samples])
-    if input_grad:
-        grad_input = grad_input.astype(x.dtype, copy=False)
     grad_weight = grad_kernels.swapaxes(-1, -2).reshape(weight.shape)
-    return grad_input, grad_weight.astype(weight.dtype), grad_bias.astype(weight.dtype)
+    gradients = grad_input, grad_weight, grad_bias
+    return tuple(None if grad is None else grad.astype(x.dtype, copy=False) for grad in gradients)
 
 
 def _kernels(cache: ConvolutionCache) -> np.ndarray:

@@ -42,7 +42,7 @@ def _over_images(loops, x, arguments, result):
 
 @compiled
 def _maxima(x, rows, columns, first, last, y):
-    parts = _parts(x, rows, columns)
+    parts = _parts(x[first:last], rows, columns)
     several = parts.shape[2]
     maxima = np.empty(parts.shape[2:], x.dtype)
     for p in range(first, last, several):
@@ -61,7 +61,7 @@ def _maxima(x, rows, columns, first, last, y):
 
 @compiled
 def _gradient(grad, x, rows, columns, first, last, grad_x):
-    parts = _parts(x, rows, columns)
+    parts = _parts(x[first:last], rows, columns)
     several = parts.shape[2]
     maxima = np.empty(parts[0, 0].size, x.dtype)
     where = np.empty(parts.shape[2:], np.int32)  # the tap that has the maximum
@@ -86,7 +86,7 @@ def _parts(x, rows, columns):
     """Return an array (stride, stride, images, height, width) for parts of images, all -inf."""
     down, across = rows.stride, columns.stride
     height, width = (seen(rows) + down - 1) // down, (seen(columns) + across - 1) // across
-    several = max(PIXELS // (down * across * height * width), 1)
+    several = max(min(PIXELS // (down * across * height * width), len(x)), 1)
     return np.full((down, across, several, height, width), x.dtype.type(-np.inf))
 
 

@@ -1,6 +1,9 @@
-"""What the windows along an axis see: its padding, the input, and its padding again."""
+"""Where the windows along an axis lie."""
 
+from npbn.engines import windows
 from npbn.engines.numba_.compiling import compiled
+
+tap = compiled(windows.inside)
 
 
 @compiled
