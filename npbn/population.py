@@ -83,28 +83,20 @@ def update_batch_norm(net: Module, loader: Iterable[Any], *, average_batches: bo
 
 @np.errstate(all="ignore")
 def _measure_populations(net: Module, norms: list[BatchNorm], loader: Iterable[Any]) -> None:
-    """Set each layer's statistics to those of what reaches it in evaluation.
-
-    `net` is nobody else's: the layers are watched from here on.
-    """
+    """Set each layer's statistics to those of what reaches it in evaluation, in `net`, a copy."""
     nothing = BatchStatistics(0, np.zeros((3, 0)))
     ran: list[BatchNorm] = []  # in the order in which they run, which the first pass shows
     turn, seen = 0, nothing
 
-    def watch(norm: BatchNorm) -> None:
-        def watched(x: np.ndarray, predict: bool) -> tuple[np.ndarray, Any]:
-            nonlocal seen
-            y, cache = type(norm)._apply(norm, x, predict)  # which checks x
-            if norm not in ran:
-                ran.append(norm)
-            if norm is ran[turn]:
-                seen = seen.merge(measure(np.asarray(x)))
-            return y, cache
-
-        vars(norm)["_apply"] = watched
+    def observe(norm: BatchNorm, x: np.ndarray) -> None:
+        nonlocal seen
+        if norm not in ran:
+            ran.append(norm)
+        if norm is ran[turn]:
+            seen = seen.merge(measure(x))
 
     for norm in norms:
-        watch(norm)
+        norm.observer = observe
     while turn == 0 or turn < len(ran):
         seen = nothing
         batches = _pass(net.predict, loader)

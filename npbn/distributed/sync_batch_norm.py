@@ -8,8 +8,8 @@ from numpy.typing import DTypeLike
 from npbn.distributed.communicator import Communicator, raise_not_finite
 from npbn.distributed.mpi import communicator
 from npbn.errors import BatchSizeError
-from npbn.functional.batch_norm import (
-    BatchNormCache,
+from npbn.functional.batch_norm import BatchNormCache
+from npbn.functional.batch_norm_shards import (
     batch_norm_backward_elemt,
     batch_norm_backward_reduce,
     batch_norm_elemt,
@@ -160,15 +160,10 @@ def gathered(statistics: BatchStatistics, comm: Communicator, what: str) -> Batc
     rows = comm.allgather(
         np.concatenate([[statistics.count], statistics.mean, statistics.m2]), what
     )
-    channels = statistics.mean.size
-    nothing = np.zeros(channels)
+    counts, means, m2s = np.split(rows, [1, statistics.mean.size + 1], axis=1)
+    moments = np.stack([means, np.zeros_like(means), m2s], axis=1)
     return merge_all(
-        [
-            BatchStatistics(
-                int(row[0]), np.stack([row[1 : channels + 1], nothing, row[channels + 1 :]])
-            )
-            for row in rows
-        ]
+        [BatchStatistics(int(n), m) for n, m in zip(counts[:, 0], moments, strict=True)]
     )
 
 

@@ -97,9 +97,9 @@ def fused(function: F) -> F:
     """Let the engine compile a function of arrays and numbers as a whole.
 
     NumPy calls the function as it is, without floating-point warnings. It may contain what a
-    compiler understands: arithmetic, ``np.sqrt``, ``astype``, and the passes of
-    :mod:`npbn.engines.passes`, other such functions. A float32 vector has to be cast to float64 before it meets a number,
-    since NumPy would stay in float32.
+    compiler understands: the passes of :mod:`npbn.engines.passes`, other fused functions, ufuncs,
+    ``astype``. A float32 vector is to be cast to float64 before it meets a number, since NumPy
+    would stay in float32.
     """
 
     @wraps(function)

@@ -9,9 +9,9 @@ import numpy as np
 from npbn.engines.choice import current
 
 
-def moments(x: np.ndarray) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-    """Return count, mean, rest and m2 = Σ d² of every channel."""
-    return current().moments(x)
+def moments(x: np.ndarray, out: np.ndarray) -> int:
+    """Write mean, rest and m2 = Σ d² of every channel to the rows of `out`; return the count."""
+    return current().moments(x, out)
 
 
 def affine(

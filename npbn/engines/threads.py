@@ -1,7 +1,7 @@
 """One pool of threads, shared, for large arrays alone.
 
-NumPy lets go of the interpreter lock inside its loops, so that blocks of one array can be worked
-on at the same time. Results are the same, bit for bit, for any number of threads: the blocks are.
+The loops of both engines let go of the interpreter lock, so that parts of one array can be worked
+on at the same time. Results are the same, bit for bit, for any number of threads.
 """
 
 import os
@@ -38,8 +38,8 @@ def set_num_threads(num_threads: int) -> None:
     """Set how many threads work on a large array; at first, as many as there are CPUs.
 
     It is for npbn's own loops over large arrays (8 MB and more in NumPy, 512 KB compiled); smaller
-    ones take one thread whatever is set here. The matrix products are NumPy's BLAS's, which has threads of its own
-    (OPENBLAS_NUM_THREADS, or the package threadpoolctl).
+    ones take one thread whatever is set here. The matrix products are NumPy's BLAS's, which has
+    threads of its own (OPENBLAS_NUM_THREADS, or the package threadpoolctl).
 
     Raises
     ------

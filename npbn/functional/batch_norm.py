@@ -17,17 +17,15 @@ This file has all the mathematics, on vectors of one number a channel. Over the 
 passes of the engine: read :mod:`npbn.engines.numpy_.batch_norm` next.
 
 **Accuracy.** All is computed in float64 and rounded once. For every finite float32 input up to
-1e37, with up to 10⁶ values a channel and |mean| / std up to 10⁶, against exact arithmetic, with eps
-that of float32:
+1e37, with up to 10⁶ values a channel and |mean| / std up to 10⁶, with eps that of float32:
 
-- y: eps · max(1, |weight · x̂|, |bias|), since it is eps / 2 of |y| ≤ |weight · x̂| + |bias|; exactly
-  `bias` in a channel of one repeated value
+- y: eps · max(1, |weight · x̂|, |bias|), eps / 2 of |y|; exactly `bias` in a constant channel
 - batch mean: eps · max(|mean|, std); batch variance: 2 eps · var; running statistics: 2 eps ·
   (|1 − momentum| · |old| + |momentum| · |new|), where they can be represented
 - gradients: 4 eps · Σ|terms|, the terms of :func:`batch_norm_backward`
 
-float16 is computed as float32 and rounded once more. For float64 take, in place of eps,
-600 · 2⁻⁵³ and in y |weight| + |weight · x̂| + |bias|: a sum loses up to (512 + log₂ n) · 2⁻⁵³.
+float16 is computed as float32 and rounded once more. For float64 take 600 · 2⁻⁵³ for eps, and
+|weight| + |weight · x̂| + |bias| in y: a sum loses up to (520 + log₂ n) · 2⁻⁵³ of its Σ|terms|.
 
 References
 ----------
@@ -40,9 +38,8 @@ from typing import NamedTuple
 import numpy as np
 
 from npbn.engines import affine, combine, fused, moments, reduce
-from npbn.errors import ShapeError
-from npbn.functional.checks import check_batch_norm
-from npbn.functional.statistics import BatchStatistics, as_batch, measure
+from npbn.functional.batches import as_batch, as_vector, like, rounded
+from npbn.functional.statistics import BatchStatistics
 
 
 class BatchNormCache(NamedTuple):
@@ -113,78 +110,42 @@ def batch_norm_forward(
     """
     batch, count = as_batch(x), None
     y, vectors = np.empty_like(batch), np.zeros((5, x.shape[1]))
-    affine = _no_float16(weight), _no_float16(bias)
+    affine = as_vector(weight), as_vector(bias)
     if training:
         count = _normalise_by_itself(batch, *affine, eps, vectors, y)
     else:
         vectors[0] = running_mean
-        _normalise(batch, _no_float16(running_var), 1, *affine, eps, vectors, y)
-    return _like(y, x), BatchNormCache(batch, vectors, count, _dtype_of(weight))
+        normalise(batch, as_vector(running_var), 1, *affine, eps, vectors, y)
+    return like(y, x), BatchNormCache(batch, vectors, count, gradient_dtype(weight))
 
 
-# What is fused writes its results into arguments, which an engine can cut by channels.
+# What is fused writes its results into arguments, which an engine can cut by channels. It does so
+# by ufuncs: `out[...] = ` takes numba two seconds more to compile.
 
 
 @fused
 def _normalise_by_itself(x, weight, bias, eps, vectors, y):
-    count, mean, rest, m2 = moments(x)
-    vectors[0], vectors[1], vectors[2] = mean, rest, m2
-    _normalise(x, m2, max(count, 1), weight, bias, eps, vectors, y)
+    count = moments(x, vectors)
+    normalise(x, vectors[2], max(count, 1), weight, bias, eps, vectors, y)
     return count
 
 
 @fused
-def _normalise(x, squares, count, weight, bias, eps, vectors, y):
-    mean, rest = vectors[0], vectors[1]
-    std = np.sqrt(squares.astype(np.float64) / count + eps)
-    scale = 1.0 / std if weight is None else weight / std
-    shift = np.zeros_like(std) if bias is None else bias.astype(np.float64)
+def normalise(x, squares, count, weight, bias, eps, vectors, y):
+    """Write y, std and scale, by mean and rest of `vectors` and the variance squares / count."""
+    mean, rest, std, scale = vectors[0], vectors[1], vectors[3], vectors[4]
+    np.sqrt(squares.astype(np.float64) / count + eps, std)
+    if weight is None:
+        np.divide(1.0, std, scale)
+    else:
+        np.divide(weight, std, scale)
+    shift = np.zeros(len(std)) if bias is None else bias.astype(np.float64)
     affine(x, mean, rest, scale, shift, y)
-    vectors[3], vectors[4] = std, scale
 
 
-def batch_norm_stats(x: np.ndarray) -> BatchStatistics:
-    """Return count, mean and Σ (x − mean)² of each channel: what a forward pass measures."""
-    return measure(x)
-
-
-def batch_norm_elemt(
-    x: np.ndarray,
-    statistics: BatchStatistics,
-    weight: np.ndarray | None,
-    bias: np.ndarray | None,
-    eps: float,
-) -> tuple[np.ndarray, BatchNormCache]:
-    """Normalise by statistics, of this batch or of one that it is a part of."""
-    batch, count = as_batch(x), statistics.count
-    y, vectors = np.empty_like(batch), np.zeros((5, x.shape[1]))
-    vectors[:3] = statistics.moments
-    affine = _no_float16(weight), _no_float16(bias)
-    _normalise(batch, vectors[2], max(count, 1), *affine, eps, vectors, y)
-    return _like(y, x), BatchNormCache(batch, vectors, count, _dtype_of(weight))
-
-
-def _no_float16(vector: np.ndarray | None) -> np.ndarray | None:
-    """Return a vector that an engine takes."""
-    if vector is None or vector.dtype != np.float16:
-        return vector
-    return vector.astype(np.float32)
-
-
-def _dtype_of(weight: np.ndarray | None) -> np.dtype:
+def gradient_dtype(weight: np.ndarray | None) -> np.dtype:
+    """Return the dtype of the gradients of weight and bias: float64 without a weight."""
     return np.dtype(np.float64) if weight is None else weight.dtype
-
-
-def _like(result: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return an engine's result with the shape and dtype of `x`."""
-    return _rounded(result.reshape(x.shape), x.dtype)
-
-
-def _rounded(result: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    if result.dtype == dtype:
-        return result
-    with np.errstate(all="ignore"):
-        return result.astype(dtype)
 
 
 def batch_norm_backward(
@@ -240,27 +201,29 @@ def batch_norm_backward(
     sums = np.empty((2, x.shape[1]), np.float32 if dtype == np.float16 else dtype)
     grad_input = np.empty_like(grad) if input_grad else None
     if input_grad and count:
-        _through_statistics(grad, x, vectors, count, sums, grad_input)
+        _gradients(grad, x, vectors, count, sums, grad_input)
     else:
-        _sum_up(grad, x, vectors, sums)
+        sum_gradients(grad, x, vectors, sums)
         if input_grad:
-            _through_constants(grad, vectors, grad_input)
+            _scaled(grad, vectors, grad_input)
     if input_grad:
-        grad_input = _like(grad_input, grad_output)
-    grad_weight, grad_bias = _rounded(sums, dtype)
-    return grad_input, grad_weight, grad_bias
+        grad_input = like(grad_input, grad_output)
+    sums = rounded(sums, dtype)
+    return grad_input, sums[0], sums[1]
 
 
 @fused
-def _through_statistics(grad, x, vectors, count, sums, grad_input):
+def _gradients(grad, x, vectors, count, sums, grad_input):
     grad_bias, products = reduce(grad, x, vectors[0], vectors[1])
     grad_weight = products / vectors[3]
-    _with_sums(grad, x, vectors, count, grad_weight, grad_bias, grad_input)
-    sums[0], sums[1] = grad_weight, grad_bias
+    input_gradient(grad, x, vectors, count, grad_weight, grad_bias, grad_input)
+    np.positive(grad_weight, sums[0])
+    np.positive(grad_bias, sums[1])
 
 
 @fused
-def _with_sums(grad, x, vectors, count, grad_weight, grad_bias, grad_input):
+def input_gradient(grad, x, vectors, count, grad_weight, grad_bias, grad_input):
+    """Write the gradient of the input, by `count` and sums of the whole batch."""
     mean, rest, std, a = vectors[0], vectors[1], vectors[3], vectors[4]
     b = -a * grad_weight / (count * std)
     c = -a * grad_bias / count
@@ -268,39 +231,18 @@ def _with_sums(grad, x, vectors, count, grad_weight, grad_bias, grad_input):
 
 
 @fused
-def _sum_up(grad, x, vectors, sums):
+def sum_gradients(grad, x, vectors, sums):
+    """Write the gradients of weight and bias."""
     grad_bias, products = reduce(grad, x, vectors[0], vectors[1])
-    sums[0], sums[1] = products / vectors[3], grad_bias
+    np.divide(products, vectors[3], sums[0])
+    np.positive(grad_bias, sums[1])
 
 
 @fused
-def _through_constants(grad, vectors, grad_input):
+def _scaled(grad, vectors, grad_input):
     scale = vectors[4]
-    nothing = np.zeros_like(scale)
+    nothing = np.zeros(len(scale))
     affine(grad, nothing, nothing, scale, nothing, grad_input)
-
-
-def batch_norm_backward_reduce(
-    grad_output: np.ndarray, cache: BatchNormCache
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return Σ grad_output · x̂ and Σ grad_output, the gradients of weight and bias, in float64."""
-    sums = np.empty((2, cache.x.shape[1]))
-    _sum_up(as_batch(grad_output), cache.x, cache.vectors, sums)
-    return sums[0], sums[1]
-
-
-def batch_norm_backward_elemt(
-    grad_output: np.ndarray,
-    cache: BatchNormCache,
-    count: int,
-    grad_weight: np.ndarray,
-    grad_bias: np.ndarray,
-) -> np.ndarray:
-    """Return the gradient of the input, `count` and the sums those of the whole batch."""
-    grad = as_batch(grad_output)
-    grad_input, sums = np.empty_like(grad), (grad_weight, grad_bias)
-    _with_sums(grad, cache.x, cache.vectors, max(count, 1), *sums, grad_input)
-    return _like(grad_input, grad_output)
 
 
 def updated_running_statistics(
@@ -328,7 +270,7 @@ def update_running_statistics(
     """Average a batch into the running mean and variance, in place."""
     count, moments = statistics
     if count:
-        averages = _no_float16(running_mean), _no_float16(running_var)
+        averages = as_vector(running_mean), as_vector(running_var)
         _average(*averages, moments, max(count - 1, 1), float(momentum))
         if running_mean.dtype == np.float16:
             running_mean[...], running_var[...] = averages
@@ -337,71 +279,5 @@ def update_running_statistics(
 @fused
 def _average(running_mean, running_var, moments, divisor, momentum):
     keep, mean, var = 1.0 - momentum, moments[0], moments[2] / divisor
-    running_mean[:] = keep * running_mean.astype(np.float64) + momentum * mean
-    running_var[:] = keep * running_var.astype(np.float64) + momentum * var
-
-
-def batch_norm(
-    x: np.ndarray,
-    running_mean: np.ndarray | None,
-    running_var: np.ndarray | None,
-    weight: np.ndarray | None = None,
-    bias: np.ndarray | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> np.ndarray:
-    """Normalise each channel of a batch, with the signature of torch's function.
-
-    When training, `running_mean` and `running_var` (if given) are updated **in place**, as torch
-    does; it is the one function of npbn that writes into its arguments.
-
-    Parameters
-    ----------
-    x : ndarray, shape (N, C) or (N, C, ...), float16, float32 or float64
-    running_mean, running_var : ndarray, shape (C,), or None
-    weight, bias : ndarray, shape (C,), or None
-    training : bool
-        Normalise with the batch's statistics instead of the running ones.
-    momentum : float
-        Weight of the new value in the running statistics.
-    eps : float
-        Added to the variance, under the root.
-
-    Returns
-    -------
-    ndarray, shape and dtype of x
-
-    Raises
-    ------
-    ShapeError, DtypeError, BatchSizeError
-        If they do not fit together; nothing has been changed then.
-    ValueError
-        If `eps` is not positive in training (negative in evaluation), or the running statistics
-        are missing in evaluation.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from npbn.functional import batch_norm
-    >>> mean, var = np.zeros(1), np.ones(1)
-    >>> batch_norm(np.array([[1.0], [3.0]]), mean, var, training=True, eps=1e-12)
-    array([[-1.],
-           [ 1.]])
-    >>> mean, var       # 0.9 · 0 + 0.1 · 2, and 0.9 · 1 + 0.1 · 2, the variance unbiased
-    (array([0.2]), array([1.1]))
-    """
-    x = np.asarray(x)
-    if x.ndim < 2:
-        raise ShapeError(f"batch_norm: expected input of shape (N, C, ...), got {x.shape}")
-    vectors = {
-        "running_mean": running_mean,
-        "running_var": running_var,
-        "weight": weight,
-        "bias": bias,
-    }
-    check_batch_norm("batch_norm", x, x.shape[1], vectors, training, eps)
-    y, cache = batch_norm_forward(x, running_mean, running_var, weight, bias, training, eps)
-    if training and running_mean is not None:
-        update_running_statistics(running_mean, running_var, cache.statistics, momentum)
-    return y
+    np.add(keep * running_mean.astype(np.float64), momentum * mean, running_mean)
+    np.add(keep * running_var.astype(np.float64), momentum * var, running_var)

@@ -17,6 +17,11 @@ def float_dtype(who: str, dtype: DTypeLike) -> np.dtype:
     return dtype
 
 
+def wide(dtype: np.dtype) -> np.dtype:
+    """Return the dtype to compute in: float16 has no fast products, and too few digits for sums."""
+    return np.promote_types(dtype, np.float32)
+
+
 def float_array(who: str, x: ArrayLike, what: str = "input") -> np.ndarray:
     """Return `x` as an array of one of npbn's float dtypes, else raise DtypeError."""
     x = np.asarray(x)
@@ -81,8 +86,6 @@ def check_batch_norm(
     ValueError
         `eps`, or missing running statistics.
     """
-    if _plainly_fits(x, num_features, vectors, training, eps):
-        return
     float_array(who, x)
     if x.shape[1] != num_features:
         raise ShapeError(f"{who}: expected {num_features} channels along axis 1, got {x.shape}")
@@ -117,7 +120,7 @@ def check_batch_norm(
         raise ValueError(f"{who}: running_mean and running_var are needed in evaluation, got None")
 
 
-def _plainly_fits(
+def plainly_fits(
     x: np.ndarray,
     num_features: int,
     vectors: dict[str, np.ndarray | None],

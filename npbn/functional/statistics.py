@@ -1,12 +1,12 @@
 """The statistics of a batch, per channel, and how those of several batches are merged."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from npbn.engines import fused, moments
+from npbn.functional.batches import as_batch
 
 
 class BatchStatistics(NamedTuple):
@@ -69,27 +69,13 @@ class BatchStatistics(NamedTuple):
 
 def measure(x: np.ndarray) -> BatchStatistics:
     """Return the statistics of a batch of shape ``(N, C, ...)``."""
-    vectors = np.empty((3, x.shape[1]))
-    return BatchStatistics(_measure(as_batch(x), vectors), vectors)
+    out = np.empty((3, x.shape[1]))
+    return BatchStatistics(_moments(as_batch(x), out), out)
 
 
 @fused
-def _measure(x, vectors):
-    count, mean, rest, m2 = moments(x)
-    vectors[0], vectors[1], vectors[2] = mean, rest, m2
-    return count
-
-
-def as_batch(x: np.ndarray) -> np.ndarray:
-    """Return (N, C, ...) as an engine takes it: (N, C) or (N, C, P), float32 or float64.
-
-    C-contiguous, aligned and writeable, since each kind of array would be compiled for anew.
-    """
-    if x.dtype == np.float16:
-        x = x.astype(np.float32)
-    if not x.flags.carray:
-        x = np.array(x, order="C")
-    return x if x.ndim == 2 else x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
+def _moments(x, out):
+    return moments(x, out)
 
 
 @np.errstate(all="ignore")

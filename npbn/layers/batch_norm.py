@@ -1,5 +1,6 @@
 """BatchNorm as a layer: what it learns, what it tracks, and which statistics it uses."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,8 @@ from npbn.functional.batch_norm import (
     batch_norm_forward,
     update_running_statistics,
 )
-from npbn.functional.checks import check_batch_norm, float_dtype
+from npbn.functional.batches import rounded
+from npbn.functional.checks import check_batch_norm, float_dtype, plainly_fits
 from npbn.functional.statistics import BatchStatistics
 from npbn.layers.module import Module
 from npbn.layers.parameter import Parameter
@@ -22,6 +24,8 @@ class BatchNorm(Module):
 
     input_shapes: ClassVar[dict[int, str]]  # by rank, for checks and messages
     least_values: ClassVar[int] = 2  # per channel, of a batch in training
+    # Called with the layer and every batch that has been checked; update_batch_norm measures so.
+    observer: Callable[["BatchNorm", np.ndarray], None] | None = None
 
     running_mean: np.ndarray | None
     running_var: np.ndarray | None
@@ -70,12 +74,11 @@ class BatchNorm(Module):
 
     def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, Any]:
         x = np.asarray(x)
-        who = f"{type(self).__name__}({self.num_features})"
         if x.ndim not in self.input_shapes:
             expected = " or ".join(self.input_shapes.values())
             raise ShapeError(
-                f"{who}: expected input of shape {expected.replace('C', str(self.num_features))}, "
-                f"got {x.shape}"
+                f"{self._who()}: expected input of shape "
+                f"{expected.replace('C', str(self.num_features))}, got {x.shape}"
             )
         training = self.training and not predict
         vectors = {
@@ -85,10 +88,18 @@ class BatchNorm(Module):
             "bias": None if self.bias is None else self.bias.data,
         }
         by_batch = training or (self.running_mean is None and self.running_var is None)
-        check_batch_norm(who, x, self.num_features, vectors, by_batch, self.eps, self.least_values)
+        if not plainly_fits(x, self.num_features, vectors, by_batch, self.eps):
+            check_batch_norm(
+                self._who(), x, self.num_features, vectors, by_batch, self.eps, self.least_values
+            )
+        if self.observer is not None:
+            self.observer(self, x)
         if training:
             return self._apply_in_training(x, vectors["weight"], vectors["bias"])
         return batch_norm_forward(x, **vectors, training=by_batch, eps=self.eps)
+
+    def _who(self) -> str:
+        return f"{type(self).__name__}({self.num_features})"
 
     def _apply_in_training(
         self, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None
@@ -107,13 +118,12 @@ class BatchNorm(Module):
             momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
             update_running_statistics(self.running_mean, self.running_var, statistics, momentum)
 
-    @np.errstate(all="ignore")
     def _backward(self, grad_output: np.ndarray, cache: Any, input_grad: bool) -> np.ndarray | None:
         grad_input, grad_weight, grad_bias = self._gradients(grad_output, cache, input_grad)
         if self.weight is not None:
-            self.weight.accumulate(grad_weight.astype(self.weight.dtype, copy=False))
+            self.weight.accumulate(rounded(grad_weight, self.weight.dtype))
         if self.bias is not None:
-            self.bias.accumulate(grad_bias.astype(self.bias.dtype, copy=False))
+            self.bias.accumulate(rounded(grad_bias, self.bias.dtype))
         return grad_input
 
     def _gradients(

@@ -5,12 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from npbn.functional.batch_norm import (
-    BatchNormCache,
-    batch_norm_backward,
-    batch_norm_elemt,
-    batch_norm_stats,
-)
+from npbn.functional.batch_norm import BatchNormCache, batch_norm_backward
+from npbn.functional.batch_norm_shards import batch_norm_elemt, batch_norm_stats
 from npbn.functional.statistics import BatchStatistics
 from npbn.layers.batch_norm import BatchNorm, BatchNorm1d, BatchNorm2d
 
@@ -75,6 +71,7 @@ class BatchRenorm(BatchNorm):
         d = ((statistics.mean - self.running_mean) + statistics.rest) / running_std
         return r.clip(1 / self.r_max, self.r_max), d.clip(-self.d_max, self.d_max)
 
+    @np.errstate(all="ignore")
     def _gradients(
         self, grad_output: np.ndarray, cache: Any, input_grad: bool
     ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:

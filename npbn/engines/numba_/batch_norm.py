@@ -1,9 +1,10 @@
-"""BatchNorm's four passes, compiled; what they compute, :mod:`npbn.engines.numpy_` says.
+"""BatchNorm's four passes, compiled; what they compute, :mod:`npbn.engines.numpy_.batch_norm` says.
 
 A float32 number is read, worked on in float64 registers, and rounded once when it is written.
-Inside of compiled functions the passes are these. There is one set of loops for matrices, :mod:`npbn.engines.numba_.matrix`, and one for more axes,
-:mod:`npbn.engines.numba_.positions`. Both take a range of the channels, which is what a thread
-works on: channels are independent, so that the bits do not depend on the number of threads.
+There is one set of loops for matrices, :mod:`npbn.engines.numba_.matrix`, and one for more axes,
+:mod:`npbn.engines.numba_.positions`. A pass inside of a compiled function becomes the loops for the
+arrays that it gets, or for the range of their channels that is a thread's: channels are
+independent, so that the bits do not depend on the number of threads.
 """
 
 from types import ModuleType
@@ -27,30 +28,30 @@ def _kind(array) -> tuple[bool, ModuleType]:
 
 @compiled
 def _without(rest, total, factor):
-    return np.where(np.isfinite(factor), total - factor * rest, total)
-
-
-@compiled
-def _count(x):
-    return x.size // max(x.shape[1], 1)
+    """See the NumPy engine."""
+    result = total.copy()
+    for c in range(len(total)):
+        if np.isfinite(factor[c]):
+            result[c] -= factor[c] * rest[c]
+    return result
 
 
 @overload(passes.moments)
-def _moments(x):
+def _moments(x, out):
     part, loops = _kind(x)
     measure = loops.moments
 
-    def moments(x, first, last):
-        width = last - first
-        mean, rest, m2 = np.zeros(width), np.zeros(width), np.zeros(width)
+    def moments(x, first, out):
         if x.size:
-            measure(x, first, mean, rest, m2)
-        return _count(x), mean, rest, m2
+            measure(x, first, out[0], out[1], out[2])
+        else:
+            out[:3] = 0.0
+        return x.size // max(x.shape[1], 1)
 
     moments = register_jitable(moments)
     if part:
-        return lambda x: moments(x.whole, x.first, x.last)
-    return lambda x: moments(x, 0, x.shape[1])
+        return lambda x, out: moments(x.whole, x.first, out)
+    return lambda x, out: moments(x, 0, out)
 
 
 @overload(passes.affine)

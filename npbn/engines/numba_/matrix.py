@@ -19,6 +19,7 @@ STRIP = 64
 
 @compiled
 def moments(x, first, mean, rest, m2):
+    """Write mean, rest and m2 of the channels."""
     samples, width = len(x), len(mean)
     blocks = (samples + ROWS - 1) // ROWS
     sums, squares = np.zeros((blocks, width)), np.zeros((blocks, width))
@@ -63,6 +64,7 @@ def _deviation_sums(x, rows, first, shift, sums, squares):
 
 @compiled
 def affine(x, mean, scale, shift, first, y):
+    """Write (x − mean) · scale + shift."""
     last = first + len(mean)
     for stop in range(len(x), 0, -STRIP):
         for i in range(max(stop - STRIP, 0), stop):
@@ -73,6 +75,7 @@ def affine(x, mean, scale, shift, first, y):
 
 @compiled
 def reduce(grad, x, mean, first, sums, products):
+    """Write Σ grad and Σ grad · (x − mean)."""
     samples, width = len(x), len(mean)
     blocks = (samples + ROWS - 1) // ROWS
     block_sums, block_products = np.zeros((blocks, width)), np.zeros((blocks, width))
@@ -112,6 +115,7 @@ def _gradient_sums(grad, x, rows, first, mean, sums, products):
 
 @compiled
 def combine(grad, x, mean, a, b, c, first, out):
+    """Write a · grad + b · (x − mean) + c."""
     last = first + len(mean)
     for stop in range(len(x), 0, -STRIP):
         for i in range(max(stop - STRIP, 0), stop):

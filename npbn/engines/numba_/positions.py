@@ -50,9 +50,12 @@ def _blocks(x):
 
 @compiled
 def moments(x, first, mean, rest, m2):
+    """Write mean, rest and m2 of the channels."""
     samples, _, positions = x.shape
     width = len(mean)
-    shift = x[0, first : first + width, 0].astype(np.float64)
+    shift = np.empty(width)
+    for c in range(width):
+        shift[c] = x[0, first + c, 0]
     for _ in range(1 if x.itemsize == 4 else 2):
         make_finite(shift)
         sums, squares = np.zeros((_blocks(x), width)), np.zeros((_blocks(x), width))
@@ -69,11 +72,13 @@ def moments(x, first, mean, rest, m2):
         add_in_pairs(sums)
         add_in_pairs(squares)
         finish(samples * positions, shift, sums[0], squares[0], mean, rest, m2)
-        shift[:] = mean
+        for c in range(width):
+            shift[c] = mean[c]
 
 
 @compiled
 def affine(x, mean, scale, shift, first, y):
+    """Write (x − mean) · scale + shift."""
     for i in range(len(x) - 1, -1, -1):
         for c in range(len(mean)):
             _affine(x[i, first + c], mean[c], scale[c], shift[c], y[i, first + c])
@@ -87,6 +92,7 @@ def _affine(x, mean, scale, shift, y):
 
 @compiled
 def reduce(grad, x, mean, first, sums, products):
+    """Write Σ grad and Σ grad · (x − mean)."""
     samples, _, positions = x.shape
     width = len(mean)
     block_sums, block_products = np.zeros((_blocks(x), width)), np.zeros((_blocks(x), width))
@@ -103,12 +109,13 @@ def reduce(grad, x, mean, first, sums, products):
             piece += 1
     add_in_pairs(block_sums)
     add_in_pairs(block_products)
-    sums[:] = block_sums[0]
-    products[:] = block_products[0]
+    for c in range(width):
+        sums[c], products[c] = block_sums[0, c], block_products[0, c]
 
 
 @compiled
 def combine(grad, x, mean, a, b, c, first, out):
+    """Write a · grad + b · (x − mean) + c."""
     for i in range(len(x) - 1, -1, -1):
         for j in range(len(mean)):
             k = first + j
