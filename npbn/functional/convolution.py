@@ -18,7 +18,9 @@ from npbn.functional.checks import float_array, same_dtype, same_shape, wide
 from npbn.functional.windows import pair, windows
 
 # What a convolution has in memory at once of patches and of products: each this at most, or what
-# one row of output needs.
+# one row of output needs. Forward and backward of a 3x3 kernel with 512 KB, 1, 2 and 4 MB, compiled
+# (Zen 2): at (64, 16, 28, 28) to 32 channels 34.5, 32.1, 31.5, 37.9 ms; at (8, 64, 56, 56) to 64:
+# 96, 91, 93, 105 ms.
 PATCH_BYTES = 1024 * 1024
 
 

@@ -287,6 +287,16 @@ def test_without_input_grad_only_that_gradient_is_missing(problem):
         assert_same_bits(mine, full)
 
 
+@in_blocks
+@given(problems())
+def test_without_bias_grad_only_that_gradient_is_missing(problem):
+    _, cache = problem.forward()
+    *actual, grad_bias = conv2d_backward(problem.grad, cache, bias_grad=False)
+    assert grad_bias is None
+    for mine, full in zip(actual, conv2d_backward(problem.grad, cache)[:2], strict=True):
+        assert_same_bits(mine, full)
+
+
 # -- arrays -------------------------------------------------------------------------------------
 
 

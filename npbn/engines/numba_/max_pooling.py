@@ -1,9 +1,10 @@
 """Max pooling, compiled; what it computes, :mod:`npbn.engines.numpy_.max_pooling` says.
 
-An image is copied with its padding, and split: what lies at multiples of the stride from one
-another, along both axes, is together. Each tap of all windows is then one piece of memory, that
-the vector units take: of (64, 16, 28, 28), kernel 2, the maxima take TODO ms and the gradient TODO,
-window by window 3.0 and 6.4 (Zen 2). Threads take ranges of images.
+Images are copied with their padding, and split: what lies at multiples of the stride from one
+another, along both axes, is together. Each tap of all windows of several images is then one piece
+of memory, which the vector units take: the maxima of (64, 16, 28, 28), kernel 2, are found in 0.83
+ms and their gradient in 1.4, window by window in 3.0 and 6.4 (Zen 2). Threads take ranges of
+images.
 """
 
 import numpy as np
@@ -13,7 +14,8 @@ from npbn.engines.numba_.padding import inside, seen
 from npbn.engines.numba_.ranges import large, over_ranges
 from npbn.engines.windows import Windows
 
-# Of images that are worked on at once.
+# Of images that are worked on at once, in the second-level cache: with 2,048 the maxima of (64, 32,
+# 14, 14), kernel 2, and their gradient take 0.49 and 0.80 ms, with 16,384 0.41 and 0.71 (Zen 2).
 PIXELS = 16384
 
 
@@ -83,7 +85,7 @@ def _gradient(grad, x, rows, columns, first, last, grad_x):
 
 @compiled
 def _parts(x, rows, columns):
-    """Return an array (stride, stride, images, height, width) for parts of images, all -inf."""
+    """Return −inf for the parts of several images, (stride, stride, images, height, width)."""
     down, across = rows.stride, columns.stride
     height, width = (seen(rows) + down - 1) // down, (seen(columns) + across - 1) // across
     several = max(min(PIXELS // (down * across * height * width), len(x)), 1)
