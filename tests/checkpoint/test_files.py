@@ -307,7 +307,7 @@ def test_plain_safetensors_files_load(tmp_path):
 
 
 def test_bfloat16_becomes_float32_exactly(tmp_path):
-    import torch
+    torch = pytest.importorskip("torch")
     from safetensors.torch import save_file
 
     every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)

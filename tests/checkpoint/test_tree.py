@@ -191,8 +191,7 @@ def test_numbers_that_json_has_not(suffix, tmp_path):
 
 
 def test_torch_tensors_are_arrays(tmp_path):
-    import torch
-
+    torch = pytest.importorskip("torch")
     model = torch.nn.BatchNorm1d(3)
     found = through(model.state_dict(), tmp_path / "x.safetensors")
     npbn.BatchNorm1d(3).load_state_dict(found)
