@@ -1,8 +1,8 @@
 """Processes that tests start: with default signals, within a limit, and none of them left.
 
-A process is watched for an event, a line of its output or whatever else `until` asks for; no clock
-decides when it is killed. Limits are in start-ups: the time that an interpreter takes to import npbn
-and torch, measured once, beside whatever else the machine is doing.
+A process is watched for an event, a line of its output or whatever else `until` asks for; no
+clock decides when it is killed. Limits are in start-ups: the time that an interpreter takes to
+import npbn and torch, measured once, beside whatever else the machine is doing.
 """
 
 import functools
@@ -177,14 +177,10 @@ class Process:
 
 
 def _environment(more):
-    """Return this process's environment in which npbn is this one, BLAS has one thread, and lines show at once."""
+    """Return this process's environment, with npbn from here, and lines that show at once."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return {
-        **os.environ,
-        "PYTHONPATH": path,
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",
-    } | more
+    mine = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return os.environ | mine | more
 
 
 @contextmanager

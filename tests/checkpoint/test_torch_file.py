@@ -3,6 +3,7 @@
 import collections
 import io
 import os
+import sys
 import tracemalloc
 import zipfile
 from pathlib import Path

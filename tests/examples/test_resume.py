@@ -313,7 +313,7 @@ def test_the_script_itself_killed_at_some_of_its_saves(data, tmp_path):
     words = arguments(data, whole, "--no-torch", "--checkpoint", whole / "run.npz")
     assert main(*words)[0] == 0
     words = arguments(data, parts, "--no-torch", "--checkpoint", parts / "run.npz", "--resume")
-    for save in (4, 3):
-        run_python("-c", KILLED_AT_A_SAVE, save, SCRIPT, *words, code=-signal.SIGKILL)
+    for fatal in (4, 3):
+        run_python("-c", KILLED_AT_A_SAVE, fatal, SCRIPT, *words, code=-signal.SIGKILL)
     assert "resumed after epoch 3" in run_python(SCRIPT, *words).out
     assert outcome(parts) == outcome(whole)
