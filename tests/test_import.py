@@ -2,12 +2,11 @@
 
 import ast
 import importlib
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import run_python
 
 import npbn
 
@@ -69,6 +68,7 @@ def imported(file):
     return names
 
 
+@pytest.mark.process
 def test_import_loads_nothing_beyond_numpy_and_the_standard_library():
     program = (
         "import sys, numpy.random\n"  # some modules of NumPy are not below its name
@@ -77,15 +77,7 @@ def test_import_loads_nothing_beyond_numpy_and_the_standard_library():
         "names = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
         "print(*sorted(names - sys.stdlib_module_names - {'numpy'}))\n"
     )
-    path = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert done.stderr == ""
-    assert done.stdout == "npbn\n"
+    assert run_python("-W", "error", "-c", program) == (0, "npbn\n", "")
 
 
 @pytest.mark.parametrize("file", FILES)

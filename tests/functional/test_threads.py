@@ -1,12 +1,11 @@
 """The pool of threads: same bits for any number, errors that come through, a fork that works."""
 
-import subprocess
-import sys
 import threading
 
 import numpy as np
 import pytest
 from helpers import assert_same_bits
+from processes import run_python
 
 import npbn
 from npbn.engines.threads import share
@@ -15,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("engine")
 AFTER_A_FORK = """
 import os, sys, threading
 import numpy as np, npbn
-from npbn.functional import passes
+from npbn.engines.numpy_ import batch_norm as passes
 npbn.set_num_threads(2)
 passes.THREADED_BYTES = 0
 bn, x = npbn.BatchNorm1d(1024), np.ones((2048, 1024), np.float32)
@@ -101,16 +100,14 @@ def test_a_wrong_number_is_refused_and_changes_nothing(wrong):
 
 @pytest.mark.parametrize(("wanted", "threads"), [("3", 3), ("0", None), ("all", None)])
 @pytest.mark.slow
-def test_at_first_it_is_omp_num_threads_or_the_cpus(monkeypatch, wanted, threads):
-    monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+@pytest.mark.process
+def test_at_first_it_is_omp_num_threads_or_the_cpus(wanted, threads):
     code = "import npbn, os; print(npbn.get_num_threads(), len(os.sched_getaffinity(0)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    found, cpus = map(int, done.stdout.split())
+    done = run_python("-c", code, env={"OMP_NUM_THREADS": wanted})
+    found, cpus = map(int, done.out.split())
     assert found == (cpus if threads is None else threads)
 
 
+@pytest.mark.process
 def test_a_forked_process_has_a_pool_of_its_own():
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", AFTER_A_FORK], timeout=60, check=False
-    )
-    assert done.returncode == 7
+    run_python("-W", "ignore", "-c", AFTER_A_FORK, code=7)
