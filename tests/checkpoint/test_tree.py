@@ -233,6 +233,19 @@ def test_what_cannot_be_saved_is_refused_by_name(tmp_path, state, words):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_integers_from_2_to_the_53_on_are_written_as_hexadecimal(sign):
+    below, above = sign * (2**53 - 1), sign * 2**53
+    _, skeleton = tree.flatten({"a": [below, above]})
+    assert skeleton == {"dict": {"a": [below, {"int": hex(above)}]}}
+
+
+def test_a_name_of_200_characters_is_kept_and_a_longer_one_is_not():
+    for length, named in ((1, True), (200, True), (201, False)):
+        (name,) = tree.flatten({"x" * length: np.zeros(1)})[0]
+        assert (name == "x" * length) == named
+
+
 def test_a_state_that_contains_itself_is_refused(tmp_path):
     state = {}
     state["self"] = state
