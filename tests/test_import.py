@@ -5,11 +5,12 @@ Imports are found in the syntax tree, wherever they stand: those inside of funct
 
 import ast
 import importlib
-import os
-import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
+
+import pytest
+from processes import run_python
 
 import npbn
 
@@ -75,19 +76,7 @@ def part_of(file):
     return Path(file).parts[0].removesuffix(".py")
 
 
-def run(program):
-    path = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
-    environment = {k: v for k, v in os.environ.items() if k != "NPBN_ENGINE"} | {"PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    assert done.stderr == ""
-    return done.stdout
-
-
+@pytest.mark.process
 def test_import_loads_nothing_beyond_numpy_and_the_standard_library():
     program = (
         "import sys, numpy.random\n"  # some modules of NumPy are not below its name
@@ -96,7 +85,7 @@ def test_import_loads_nothing_beyond_numpy_and_the_standard_library():
         "names = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
         "print(*sorted(names - sys.stdlib_module_names - {'numpy'}))\n"
     )
-    assert run(program) == "npbn\n"
+    assert run_python("-W", "error", "-c", program) == (0, "npbn\n", "")
 
 
 def test_other_packages_are_imported_where_they_are_named_and_there_they_are():
