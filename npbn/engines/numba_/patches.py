@@ -18,16 +18,17 @@ def gather(x: np.ndarray, rows: Windows, columns: Windows) -> np.ndarray:
     samples, channels = x.shape[:2]
     shape = channels, rows.kernel, columns.kernel, samples, rows.count, columns.count
     patches = np.empty(shape, x.dtype)
-    _over_channels(_gather, (x, rows, columns), patches)
+    _over_channels(_gather, (x, tuple(rows), tuple(columns)), patches)
     return patches
 
 
 def scatter(patches: np.ndarray, rows: Windows, columns: Windows, x: np.ndarray) -> None:
     """Add patches to the images `x`, in place, each number where :func:`gather` takes it from."""
-    _over_channels(_scatter, (x, rows, columns), patches)
+    _over_channels(_scatter, (x, tuple(rows), tuple(columns)), patches)
 
 
 def _over_channels(loops, arguments, patches):
+    # Windows are plain tuples here: a call with a NamedTuple takes 10 µs, with a tuple 5.
     flat = patches.reshape(*patches.shape[:4], -1)
     if large(patches):
         over_ranges(loops, len(patches), arguments, (flat,))
@@ -37,6 +38,7 @@ def _over_channels(loops, arguments, patches):
 
 @compiled
 def _gather(x, rows, columns, first, last, patches):
+    rows, columns = Windows(*rows), Windows(*columns)
     top, down, height = inside(rows)
     width = columns.count
     seen_rows = np.empty(seen(rows) * width, x.dtype)
@@ -58,6 +60,7 @@ def _gather(x, rows, columns, first, last, patches):
 
 @compiled
 def _scatter(x, rows, columns, first, last, patches):
+    rows, columns = Windows(*rows), Windows(*columns)
     top, down, height = inside(rows)
     width = columns.count
     seen_rows = np.empty(seen(rows) * width, x.dtype)
