@@ -18,7 +18,7 @@ PACKAGE = Path(npbn.__file__).parent
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 PARTS = {Path(file).parts[0].removesuffix(".py") for file in FILES}
 
-# What a part may import of npbn, beside itself. "npbn" is the package from outside, as users see it.
+# What a part may import of npbn, beside itself; "npbn" is the package from outside.
 LAYERS = {"errors", "rng", "functional", "layers"}  # which know no engine
 MAY_IMPORT = {
     "errors": set(),

@@ -40,7 +40,7 @@ def test_a_gradient_of_another_shape_is_not_accumulated(shape):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, int, complex])
 def test_a_gradient_of_another_dtype_is_refused(parameter, dtype):
-    with pytest.raises(DtypeError, match="Parameter.grad: expected dtype float64, got"):
+    with pytest.raises(DtypeError, match=r"Parameter\.grad: expected dtype float64, got"):
         parameter.grad = np.zeros(SHAPE, dtype)
     np.testing.assert_array_equal(parameter.grad, 7)
 
