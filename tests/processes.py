@@ -35,7 +35,7 @@ class Done(NamedTuple):
     err: str
 
 
-def run_process(*command, code=0, limit=60, **options):
+def run_process(*command, code=0, limit=120, **options):
     """Run a command to its end; return what it left.
 
     Parameters
@@ -72,7 +72,7 @@ def start_up():
 
 
 @contextmanager
-def started(*command, limit=60, env=None, cwd=ROOT, stdout=subprocess.PIPE, stderr=None):
+def started(*command, limit=120, env=None, cwd=ROOT, stdout=subprocess.PIPE, stderr=None):
     """Start a command and hand it over as a `Process`; at the end none of its processes is left.
 
     Parameters
@@ -159,8 +159,11 @@ class Process:
         self._end_all()
 
     def _end_all(self):
-        with suppress(ProcessLookupError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
+        if os.name == "posix":
+            with suppress(ProcessLookupError):
+                os.killpg(self._popen.pid, signal.SIGKILL)
+        else:
+            self._popen.kill()
         for pid in _alive(self._mark):  # in a session of its own
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

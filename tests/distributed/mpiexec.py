@@ -28,7 +28,7 @@ class Job(NamedTuple):
     mpiexec: str  # what it said itself
 
 
-def run(folder, ranks, *arguments, options=(), shell=None, limit=60):
+def run(folder, ranks, *arguments, options=(), shell=None, limit=120):
     """Run a program on some ranks to its end; whoever outlives it fails."""
     command = [sys.executable, PROGRAMS, *arguments]
     if shell is not None:

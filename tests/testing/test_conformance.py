@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import time
 
 import hypothesis
@@ -28,7 +27,7 @@ from npbn.testing.mutants import MUTANTS, TextbookBatchNorm
 from npbn.testing.report import snippet
 from npbn.testing.torch_adapter import torch_implementation
 
-EXAMPLES = {"ci": 10, "nightly": 1000}.get(os.environ.get("HYPOTHESIS_PROFILE", "dev"), 2)
+EXAMPLES = hypothesis.settings.default.max_examples // 10
 LAYERS = [npbn.BatchNorm1d, npbn.BatchNorm2d, npbn.BatchNorm3d]
 
 
