@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 from contract_cases import assert_contract
+from helpers import assert_within, exact_statistics
 
+from npbn.functional import measure
 from npbn.testing import Setup, Step
+from npbn.testing.tolerances import float64_unit
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -58,3 +61,14 @@ def test_a_piece_of_positions_more_or_less():
     rng = np.random.default_rng(0)
     for positions in (4095, 4096, 4097):
         assert_kept(rng.normal(1, 1, (2, 1, positions)), rng)
+
+
+def test_float64_centred_by_an_outlier_is_measured_a_second_time():
+    """About the first value alone 20,000 values would cost 14 bits, and there are none to spare."""
+    x = np.full((20_000, 1), 0.1)
+    x[0], x[1::2] = 1e6, 0.3
+    statistics = measure(x)
+    count, mean, m2 = exact_statistics(x)
+    unit = float64_unit(64)  # BLAS and compiled loops add up far fewer than 512 in order here
+    assert_within(statistics.mean, mean, unit * np.sqrt(m2 / count))
+    assert_within(statistics.m2, m2, unit * m2)
