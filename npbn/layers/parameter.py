@@ -86,7 +86,9 @@ class Parameter:
     def accumulate(self, grad: np.ndarray) -> None:
         """Add `grad` to the gradient, if the parameter requires one."""
         if self.requires_grad:
-            self.grad = grad if self._grad is None else _sum(self._grad, grad)
+            if self._grad is not None and grad.shape == self.shape:
+                grad = _sum(self._grad, grad)
+            self.grad = grad  # which refuses another shape
             for hook in list(self._hooks.values()):
                 hook(self)
 

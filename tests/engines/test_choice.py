@@ -2,13 +2,12 @@
 
 import importlib.util
 import os
-import subprocess
-import sys
 import threading
 
 import numpy as np
 import pytest
 from helpers import assert_same_bits
+from processes import run_python
 
 import npbn
 
@@ -25,11 +24,8 @@ def restored():
 
 def run(program, **environment):
     """Return what a new process, without a chosen engine, writes to stdout and stderr."""
-    variables = {k: v for k, v in os.environ.items() if k != "NPBN_ENGINE"} | environment
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=variables, timeout=300
-    )
-    return done.stdout.strip(), done.stderr.strip()
+    done = run_python("-c", program, code=None, env={"NPBN_ENGINE": ""} | environment)
+    return done.out.strip(), done.err.strip()
 
 
 # -- choosing -------------------------------------------------------------------------------------
@@ -75,12 +71,14 @@ def test_an_unknown_name_is_refused_with_those_there_are_and_changes_nothing(wro
 SHOW = "import sys, npbn; print('numba' in sys.modules, npbn.get_engine(), 'numba' in sys.modules)"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("value", [None, "", "numpy"])
 def test_without_the_variable_numpy_computes_and_numba_is_not_imported(value):
     given = {} if value is None else {"NPBN_ENGINE": value}
     assert run(SHOW, **given) == ("False numpy False", "")
 
 
+@pytest.mark.process
 @numba_installed
 def test_the_variable_is_read_at_first_use_and_importing_npbn_never_imports_numba():
     assert run(SHOW, NPBN_ENGINE="numba") == ("False numba True", "")
@@ -94,6 +92,7 @@ def test_the_variable_is_read_at_first_use_and_importing_npbn_never_imports_numb
 TYPO = "NPBN_ENGINE: expected one of numpy, numba, got 'typo'"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "first_use",
     [
@@ -110,6 +109,7 @@ def test_a_typo_in_the_variable_is_an_error_at_first_use_that_names_the_variable
     assert run(program, NPBN_ENGINE="typo") == (f"{TYPO}\nnumpy", "")
 
 
+@pytest.mark.process
 def test_a_layer_that_met_the_typo_is_as_it_was():
     program = (
         "import numpy as np, npbn\nbn, x = npbn.BatchNorm1d(2), np.ones((3, 2), np.float32)\n"
@@ -150,6 +150,7 @@ def test_a_numba_that_does_not_fit_numpy_speaks_for_itself_in_one_line(tmp_path)
     assert "Numba needs NumPy 2.2 or less. Got NumPy 2.9." in message
 
 
+@pytest.mark.process
 def test_the_variable_that_names_an_engine_without_its_package_is_that_error_too():
     program = (
         "import sys, npbn\nsys.modules['numba'] = None\n"

@@ -1,17 +1,16 @@
 """How the numba engine compiles: without a folder to write to, side by side, before a fork."""
 
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import started
 
 import npbn
 
 pytest.importorskip("numba")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.process]
 PACKAGE = Path(npbn.__file__).parent
 
 STEP = """
@@ -34,29 +33,17 @@ def installed(tmp_path):
     return tmp_path
 
 
-def start(program, folder, **environment):
-    variables = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "NPBN_ENGINE")}
-    variables |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"} | environment
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
-    return subprocess.Popen(
-        command,
-        env=variables,
-        cwd=folder,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+def run(program, folder, **environment):
+    """Run a program with the package of a folder; it has to end well and without a complaint."""
+    with starting(program, folder, **environment) as process:
+        assert process.wait().err == ""
 
 
-def finish(process):
-    """Return what a process wrote, which has to have ended well and without a complaint."""
-    try:
-        out, err = process.communicate(timeout=500)
-    finally:
-        process.kill()
-    assert process.returncode == 0, err
-    assert err == ""
-    return out
+def starting(program, folder, **environment):
+    variables = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "NUMBA_CACHE_DIR": ""}
+    variables |= {"NPBN_ENGINE": ""} | environment
+    command = sys.executable, "-W", "ignore::DeprecationWarning", "-c", program
+    return started(*command, limit=600, env=variables, cwd=folder)
 
 
 def compiled_files(folder):
@@ -70,15 +57,15 @@ def test_where_no_folder_can_be_written_to_it_compiles_and_works(installed):
     nowhere = installed / "nowhere"
     nowhere.touch()
     home = {"HOME": str(nowhere), "XDG_CACHE_HOME": str(nowhere / "cache")}
-    finish(start(STEP, installed, **home, LOCALAPPDATA=str(nowhere)))
+    run(STEP, installed, **home, LOCALAPPDATA=str(nowhere))
     assert compiled_files(installed) == []
 
 
 def test_it_is_compiled_once_and_kept_beside_the_package(installed):
-    finish(start(STEP, installed))
+    run(STEP, installed)
     kept = {path: path.stat().st_mtime_ns for path in compiled_files(installed)}
     assert kept
-    finish(start(STEP, installed))
+    run(STEP, installed)
     assert {path: path.stat().st_mtime_ns for path in compiled_files(installed)} == kept
 
 
@@ -86,11 +73,14 @@ def test_processes_that_compile_side_by_side_into_one_folder_do_not_trip_over_on
     installed,
 ):
     cache = installed / "cache"
-    processes = [start(STEP, installed, NUMBA_CACHE_DIR=str(cache)) for _ in range(2)]
-    for process in processes:
-        finish(process)
+    with (
+        starting(STEP, installed, NUMBA_CACHE_DIR=str(cache)) as first,
+        starting(STEP, installed, NUMBA_CACHE_DIR=str(cache)) as second,
+    ):
+        for process in (first, second):
+            assert process.wait().err == ""
     assert compiled_files(cache)
-    finish(start(STEP, installed, NUMBA_CACHE_DIR=str(cache)))  # what they left can be read
+    run(STEP, installed, NUMBA_CACHE_DIR=str(cache))  # what they left can be read
 
 
 FORK = """
@@ -107,14 +97,14 @@ step()
 
 
 def test_a_fork_after_a_use_computes_and_compiles(installed):
-    finish(start(STEP + FORK, installed))
+    run(STEP + FORK, installed)
 
 
 def test_only_the_dtypes_that_are_asked_for_are_compiled(installed):
-    finish(start(STEP, installed))
+    run(STEP, installed)
     few = compiled_files(installed)
     wide = STEP.replace("BatchNorm1d(3)", "BatchNorm1d(3, dtype=float)").replace(
         "dtype=np.float32", "dtype=float"
     )
-    finish(start(wide, installed))
+    run(wide, installed)
     assert len(compiled_files(installed)) > len(few)

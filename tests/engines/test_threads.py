@@ -1,11 +1,11 @@
 """The pool of threads: who works, what comes back, errors that come through, a fork that works."""
 
-import subprocess
 import sys
 import threading
 
 import numpy as np
 import pytest
+from processes import run_python
 
 import npbn
 from npbn.engines import numpy_
@@ -112,22 +112,14 @@ def test_a_wrong_number_is_refused_and_changes_nothing(wrong):
 
 
 @pytest.mark.parametrize(("wanted", "threads"), [("3", 3), ("0", None), ("all", None)])
-@pytest.mark.slow
-def test_at_first_it_is_omp_num_threads_or_the_cpus(monkeypatch, wanted, threads):
-    monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+@pytest.mark.process
+def test_at_first_it_is_omp_num_threads_or_the_cpus(wanted, threads):
     code = "import npbn, os; print(npbn.get_num_threads(), len(os.sched_getaffinity(0)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    found, cpus = map(int, done.stdout.split())
+    done = run_python("-c", code, env={"OMP_NUM_THREADS": wanted})
+    found, cpus = map(int, done.out.split())
     assert found == (cpus if threads is None else threads)
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_forked_process_has_a_pool_of_its_own(engine):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", AFTER_A_FORK, engine],
-        timeout=300,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 7, done.stderr
+    run_python("-W", "ignore", "-c", AFTER_A_FORK, engine, code=7)

@@ -59,3 +59,11 @@ def test_a_frozen_parameter_accumulates_nothing(parameter):
     parameter.grad = None
     parameter.accumulate(np.ones(SHAPE))
     assert parameter.grad is None
+
+
+def test_a_gradient_that_would_broadcast_is_not_added():
+    parameter = npbn.Parameter(np.zeros((2, 3)))
+    parameter.accumulate(np.full((2, 3), 5.0))
+    with pytest.raises(ShapeError, match=r"expected shape \(2, 3\), got \(3,\)"):
+        parameter.accumulate(np.ones(3))
+    np.testing.assert_array_equal(parameter.grad, 5.0)
