@@ -120,10 +120,18 @@ class SGD:
     @np.errstate(all="ignore")
     def step(self) -> None:
         """Update, in place, every parameter that has a gradient."""
+        self._about_to_change()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self._update(parameter, group)
+
+    def _about_to_change(self) -> None:
+        """Note that parameters change, all of them before the first does."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.changed()
 
     def _update(self, parameter: Parameter, group: Mapping[str, Any]) -> None:
         values, step = parameter.data, parameter.grad

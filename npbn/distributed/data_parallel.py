@@ -90,6 +90,8 @@ class DataParallel(Module):
             same = np.ascontiguousarray(array)
             self.comm.broadcast(same, "DataParallel")
             array[...] = same
+        for parameter in net.parameters():
+            parameter.changed()
 
     def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, Any]:
         y, cache = self.module._apply(x, predict)

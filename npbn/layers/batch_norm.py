@@ -68,8 +68,10 @@ class BatchNorm(Module):
         self.reset_running_stats()
         if self.weight is not None:
             self.weight.data[...] = 1
+            self.weight.changed()
         if self.bias is not None:
             self.bias.data[...] = 0
+            self.bias.changed()
 
     def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, Any]:
         x = np.asarray(x)

@@ -1,12 +1,17 @@
 """Parameter: a learnable array and its gradient."""
 
 from collections.abc import Callable
+from itertools import count
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from npbn.errors import DtypeError, ShapeError
 from npbn.functional.checks import float_array
+
+# Numbers, in one order, for the changes of all parameters and the forward passes of all networks:
+# a parameter whose number is above that of a forward pass has changed since.
+clock = count(1)
 
 
 class RemovableHandle:
@@ -37,6 +42,8 @@ class Parameter:
     grad : ndarray or None
         Gradients accumulate here until ``zero_grad``; each is a new array, so one that
         was kept is never overwritten.
+    changed_at : int
+        Grows with every change of `data` that npbn makes or sees: an assignment, a step, a load.
 
     Examples
     --------
@@ -50,6 +57,7 @@ class Parameter:
         self._grad: np.ndarray | None = None
         self.requires_grad = requires_grad
         self._hooks: dict[object, Callable[[Parameter], None]] = {}
+        self.changed_at = next(clock)
 
     @property
     def data(self) -> np.ndarray:
@@ -62,6 +70,14 @@ class Parameter:
         if value.shape != self.shape:
             raise ShapeError(f"Parameter.data: expected shape {self.shape}, got {value.shape}")
         self._data = value
+        self.changed()
+
+    def changed(self) -> None:
+        """Note that the values are others: for whoever writes into `data`, which nobody sees.
+
+        A `backward` that waits is refused then: its gradient would not be that of its forward pass.
+        """
+        self.changed_at = next(clock)
 
     @property
     def grad(self) -> np.ndarray | None:
@@ -108,6 +124,10 @@ class Parameter:
 
     def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self._data, dtype=dtype, copy=copy)
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self.changed()  # by the clock of this process
 
     def __repr__(self) -> str:
         return f"Parameter containing:\n{self._data!r}"
