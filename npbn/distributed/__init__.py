@@ -11,7 +11,7 @@ from npbn.distributed.data_parallel import DataParallel
 from npbn.distributed.loader import DataLoader
 from npbn.distributed.mpi import communicator
 from npbn.distributed.sync_batch_norm import SyncBatchNorm, convert_sync_batch_norm
-from npbn.distributed.training import evaluate, train_step
+from npbn.distributed.training import evaluate, train_epoch, train_step
 
 __all__ = [
     "Communicator",
@@ -21,5 +21,6 @@ __all__ = [
     "communicator",
     "convert_sync_batch_norm",
     "evaluate",
+    "train_epoch",
     "train_step",
 ]

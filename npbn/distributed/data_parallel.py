@@ -47,6 +47,8 @@ class DataParallel(Module):
         ``net.module``, on rank 0.
     loss : float or None
         The loss over all ranks, of the latest `backward` that was given a criterion.
+    denominator : float
+        What that mean was divided by, over all ranks; 1 of a sum.
 
     Raises
     ------
@@ -76,6 +78,7 @@ class DataParallel(Module):
         self.comm = communicator(comm)
         self.module = net
         self.loss: float | None = None
+        self.denominator = 1.0
         if self.comm.size == 1:
             return
         mine = description(net).splitlines()
@@ -150,6 +153,7 @@ class DataParallel(Module):
         grad_output = np.asarray(grad_output)
         if self.comm.size == 1:
             self.loss = None if criterion is None else criterion.loss
+            self.denominator = len(grad_output) if criterion is None else criterion.denominator
             return super().backward(grad_output, input_grad)
         grad_output = grad_output * grad_output.dtype.type(self._share(grad_output, criterion))
         with Buckets(self.module, self.comm):
@@ -175,8 +179,9 @@ class DataParallel(Module):
         broken = [f"rank {rank}: loss {x}" for rank, x in losses.items() if not isfinite(x)]
         if broken:
             raise DistributedError(f"expected a finite loss on all ranks, got {'; '.join(broken)}")
-        total = sum(count for count, _, _ in parts)
+        self.denominator = total = sum(count for count, _, _ in parts)
         if reduction != "mean":
+            self.denominator = 1.0
             self.loss = sum(loss for _, loss, _ in parts)
             return 1.0
         if criterion is not None:
