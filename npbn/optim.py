@@ -11,6 +11,10 @@ from npbn.layers.state import numbers
 
 __all__ = ["SGD"]
 
+# What torch's state of SGD has always had, and that of no other of its optimizers; 'maximize' came
+# later.
+OPTIONS = ("lr", "momentum", "dampening", "weight_decay", "nesterov")
+
 
 class SGD:
     """Stochastic gradient descent with momentum, as ``torch.optim.SGD`` does it.
@@ -171,42 +175,48 @@ class SGD:
         Raises
         ------
         StateDictError
-            If groups, their sizes or the shapes of the buffers differ; nothing has been
-            changed then.
+            If it is no state of SGD (Adam's, say), or groups, their sizes or the shapes of the
+            buffers differ; nothing has been changed then.
         """
-        groups = state_dict["param_groups"]
+        try:
+            state, groups = self._read(state_dict)
+        except ValueError as error:
+            raise StateDictError(f"SGD.load_state_dict: {error}") from error
+        for group in groups:
+            _check_options(group)
+        self.state, self.param_groups = state, groups
+
+    def _read(self, state_dict: Mapping[str, Any]) -> tuple[dict, list[dict[str, Any]]]:
+        """Return state and groups from a state_dict, or raise ValueError."""
+        groups = _groups(state_dict)
         expected = [len(group["params"]) for group in self.param_groups]
         came = [len(group["params"]) for group in groups]
         if came != expected:
-            raise StateDictError(
-                f"SGD.load_state_dict: expected groups of {expected} parameters, got {came}"
-            )
+            raise ValueError(f"expected groups of {expected} parameters, got {came}")
         saved_numbers = [number for group in groups for number in group["params"]]
         by_number = dict(zip(saved_numbers, self._numbers(), strict=True))
+        if len(by_number) < len(saved_numbers):
+            raise ValueError(f"expected every parameter once, got {saved_numbers}")
         state = {}
         for number, saved in state_dict["state"].items():
+            if number not in by_number:
+                raise ValueError(f"expected parameters {saved_numbers}, got {number!r}")
+            if not isinstance(saved, Mapping) or saved.keys() - {"momentum_buffer"}:
+                raise ValueError(
+                    f"expected the state of SGD, a 'momentum_buffer', got for parameter {number} "
+                    f"{_shown(saved)}"
+                )
             if saved.get("momentum_buffer") is None:  # torch's before the first step
                 continue
-            if number not in by_number:
-                raise StateDictError(
-                    f"SGD.load_state_dict: expected parameters {saved_numbers}, got {number}"
-                )
             parameter = by_number[number]
             try:
                 buffer = numbers(saved["momentum_buffer"], parameter.shape)
             except ValueError as error:
-                raise StateDictError(
-                    f"SGD.load_state_dict: momentum_buffer of {number}: {error}"
-                ) from error
+                raise ValueError(f"momentum_buffer of {number}: {error}") from error
             state[parameter] = {"momentum_buffer": np.empty_like(parameter.data)}
             state[parameter]["momentum_buffer"][...] = buffer
-        options = [
-            {**mine, **{name: saved[name] for name in self.defaults if name in saved}}
-            for mine, saved in zip(self.param_groups, groups, strict=True)
-        ]
-        for group in options:
-            _check_options(group)
-        self.state, self.param_groups = state, options
+        mine = self.param_groups
+        return state, [{**m, **_options(saved)} for m, saved in zip(mine, groups, strict=True)]
 
     def _numbers(self) -> dict[Parameter, int]:
         params = (p for group in self.param_groups for p in group["params"])
@@ -229,3 +239,42 @@ def _check_options(options: Mapping[str, Any]) -> None:
             "SGD: nesterov needs momentum > 0 and dampening 0, got momentum "
             f"{options['momentum']} and dampening {options['dampening']}"
         )
+
+
+def _groups(state_dict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the groups of a state_dict of SGD, or raise ValueError."""
+    if not (isinstance(state_dict, Mapping) and {"state", "param_groups"} <= state_dict.keys()):
+        raise ValueError(f"expected 'state' and 'param_groups', got {_shown(state_dict)}")
+    state, groups = state_dict["state"], state_dict["param_groups"]
+    if not isinstance(state, Mapping) or not isinstance(groups, list | tuple):
+        raise ValueError(
+            f"expected a dict as 'state' and a list as 'param_groups', got {_shown(state)} and "
+            f"{_shown(groups)}"
+        )
+    for group in groups:
+        if not isinstance(group, Mapping) or not {"params", *OPTIONS} <= group.keys():
+            raise ValueError(f"expected groups with the options of SGD, got {_shown(group)}")
+        params = group["params"]
+        if not isinstance(params, list | tuple) or not all(
+            isinstance(number, int | np.integer) for number in params
+        ):
+            raise ValueError(f"expected 'params' as a list of numbers, got {_shown(params)}")
+    return list(groups)
+
+
+def _options(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a group, numbers all, or raise ValueError."""
+    options = {name: group[name] for name in (*OPTIONS, "maximize") if name in group}
+    for name, value in options.items():
+        try:
+            options[name] = value if isinstance(value, bool) else float(value)  # a tensor, say
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"expected a number as {name}, got {_shown(value)}") from error
+    return options
+
+
+def _shown(value: Any) -> str:
+    """Return what came, in short: the keys of a dict, or the type."""
+    if isinstance(value, Mapping):
+        return f"a dict of {sorted(map(repr, value))[:9]}"
+    return type(value).__name__
