@@ -131,11 +131,19 @@ class SGD:
                     self._update(parameter, group)
 
     def _about_to_change(self) -> None:
-        """Note that parameters change, all of them before the first does."""
+        """Check all that a step changes before it changes anything, and note that it will."""
+        changing = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        for parameter in changing:
+            if not parameter.data.flags.writeable:
+                raise ValueError(
+                    "SGD.step: expected parameters that can be written to, got a read-only one of "
+                    f"shape {parameter.shape}"
+                )
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.changed()
+            for name in ("lr", "momentum", "dampening", "weight_decay"):
+                float(group[name])
+        for parameter in changing:
+            parameter.changed()
 
     def _update(self, parameter: Parameter, group: Mapping[str, Any]) -> None:
         values, step = parameter.data, parameter.grad

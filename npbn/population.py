@@ -72,6 +72,8 @@ def update_batch_norm(net: Module, loader: Iterable[Any], *, average_batches: bo
     ]
     if not pairs:
         return
+    for norm, _ in pairs:
+        norm.check_writeable()
     run = _average_batches if average_batches else _measure_populations
     run(twin, [its_twin for _, its_twin in pairs], loader)
     for norm, its_twin in pairs:

@@ -1,6 +1,6 @@
 """One network on several processes, each with a shard of every batch."""
 
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from math import isfinite, nan
 from typing import Any
 
@@ -88,7 +88,12 @@ class DataParallel(Module):
             for a, b in zip_longest(mine, theirs, fillvalue="nothing more")
             if a != b
         )
-        agree(self.comm, next(differences, ""), "DataParallel")
+        fixed = (
+            f"expected arrays that can be written to, got a read-only {key}"
+            for key, array in net._state()
+            if not array.flags.writeable
+        )
+        agree(self.comm, next(chain(differences, fixed), ""), "DataParallel")
         for array in {id(a): a for _, a in net._state()}.values():
             same = np.ascontiguousarray(array)
             self.comm.broadcast(same, "DataParallel")

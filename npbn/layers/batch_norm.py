@@ -59,6 +59,7 @@ class BatchNorm(Module):
     def reset_running_stats(self) -> None:
         """Start tracking anew: mean 0, variance 1, no batches seen."""
         if self.track_running_stats:
+            self.check_writeable()
             self.running_mean[...] = 0
             self.running_var[...] = 1
             self.num_batches_tracked[...] = 0
@@ -72,6 +73,19 @@ class BatchNorm(Module):
         if self.bias is not None:
             self.bias.data[...] = 0
             self.bias.changed()
+
+    def check_writeable(self) -> None:
+        """Raise ValueError if one of the statistics is read-only, before any of them changes."""
+        mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
+        if not (
+            (mean is None or mean.flags.writeable)
+            and (var is None or var.flags.writeable)
+            and (count is None or count.flags.writeable)
+        ):
+            raise ValueError(
+                f"{self._who()}: expected running_mean, running_var and num_batches_tracked that "
+                "can be written to, got a read-only one"
+            )
 
     def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, Any]:
         x = np.asarray(x)
@@ -113,6 +127,7 @@ class BatchNorm(Module):
 
     def _track(self, statistics: BatchStatistics) -> None:
         """Average a batch into the running statistics; momentum None weighs all batches alike."""
+        self.check_writeable()
         if self.num_batches_tracked is not None:
             self.num_batches_tracked[...] = self.num_batches_tracked.item() + 1
         if self.running_mean is not None:
@@ -187,7 +202,7 @@ class BatchNorm1d(BatchNorm):
     BatchSizeError
         On one value per channel in training.
     ValueError
-        On `eps` not above 0 in training.
+        On `eps` not above 0, or read-only running statistics, in training.
 
     Examples
     --------
