@@ -16,7 +16,7 @@ from torch import nn
 
 from npbn.errors import DataError
 from npbn.layers import Module
-from npbn.training import Evaluation, MeanLoss, tally
+from npbn.training import Evaluation, MeanLoss, of_one_process, tally
 
 __all__ = [
     "CNN",
@@ -145,6 +145,7 @@ def train_epoch(
     model: nn.Module, loader: Batches, criterion: nn.Module, optimizer: torch.optim.Optimizer
 ) -> float:
     """Train on every batch of the loader; return the mean loss as :func:`npbn.train_epoch` does."""
+    of_one_process("train_epoch", loader)
     mean = MeanLoss(criterion)
     model.train()
     for x, target in loader:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npbn.errors import DataError, ShapeError
+from npbn.errors import DataError, DistributedError, ShapeError
 from npbn.layers import CrossEntropyLoss, Module
 from npbn.optim import SGD
 
@@ -54,6 +54,17 @@ class MeanLoss:
         return self.total / self.weight if self.weight else math.nan
 
 
+def of_one_process(who: str, loader: Any, *modules: Module) -> None:
+    """Raise DistributedError if a loader gives shards, or a network is one of several ranks."""
+    for part in (loader, getattr(loader, "iterable", None), *modules):  # of a progress bar
+        ranks = getattr(getattr(part, "comm", None), "size", 1)
+        if ranks > 1:
+            raise DistributedError(
+                f"{who}: expected loader and network of one process, got a {type(part).__name__} "
+                f"of {ranks} ranks, for which there is npbn.distributed.{who}"
+            )
+
+
 def denominator(criterion: Any, target: np.ndarray) -> float:
     """Return what the criterion's latest mean, of this target, was divided by."""
     return getattr(criterion, "denominator", len(target))
@@ -90,9 +101,13 @@ def train_epoch(net: Module, loader: Batches, criterion: CrossEntropyLoss, optim
     ------
     DataError
         If the loader gives no sample.
+    DistributedError
+        If the loader gives the shards of a rank, or the network is ``DataParallel``: there
+        is :func:`npbn.distributed.train_epoch`, and so it is with :func:`evaluate`.
     BatchSizeError
         If BatchNorm meets a last batch of one; ``DataLoader(drop_last=True)`` leaves it out.
     """
+    of_one_process("train_epoch", loader, net)
     mean = MeanLoss(criterion)
     net.train()
     for x, target in loader:
@@ -137,6 +152,7 @@ def tally(
     loader : iterable of (x, target)
     criterion : callable
     """
+    of_one_process("evaluate", loader)
     mean, correct, total = MeanLoss(criterion), 0, 0
     for x, target in loader:
         logits, loss, weight = run(x, target)

@@ -10,6 +10,7 @@ from npbn.distributed.communicator import Communicator
 from npbn.distributed.data_parallel import DataParallel
 from npbn.distributed.loader import DataLoader
 from npbn.distributed.mpi import communicator
+from npbn.distributed.population import update_batch_norm
 from npbn.distributed.sync_batch_norm import SyncBatchNorm, convert_sync_batch_norm
 from npbn.distributed.training import evaluate, train_epoch, train_step
 
@@ -23,4 +24,5 @@ __all__ = [
     "evaluate",
     "train_epoch",
     "train_step",
+    "update_batch_norm",
 ]

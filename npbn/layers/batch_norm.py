@@ -128,6 +128,8 @@ class BatchNorm(Module):
     def _track(self, statistics: BatchStatistics) -> None:
         """Average a batch into the running statistics; momentum None weighs all batches alike."""
         self.check_writeable()
+        if self.momentum is None and not statistics.count:  # it would weigh, and has no value
+            return
         if self.num_batches_tracked is not None:
             self.num_batches_tracked[...] = self.num_batches_tracked.item() + 1
         if self.running_mean is not None:
@@ -178,7 +180,8 @@ class BatchNorm1d(BatchNorm):
         Added to the variance, under the root; above 0 in training.
     momentum : float or None
         Weight of the **new** value in the running statistics (TensorFlow's is the weight of
-        the old one). None: the plain average of all batches since the last reset.
+        the old one). None: the plain average of all batches since the last reset that had a value;
+        torch counts empty ones too, which have nothing to say.
     affine : bool
         Whether scale and shift are learnt.
     track_running_stats : bool
@@ -194,6 +197,7 @@ class BatchNorm1d(BatchNorm):
     weight, bias : Parameter, shape (C,), or None
     running_mean, running_var : ndarray, shape (C,), or None
     num_batches_tracked : ndarray, shape (), int64, or None
+        Batches seen, with momentum None those that had a value.
 
     Raises
     ------
