@@ -11,7 +11,7 @@ from npbn.functional.statistics import BatchStatistics, measure
 from npbn.layers import Module
 from npbn.layers.batch_norm import BatchNorm
 from npbn.layers.batch_renorm import BatchRenorm
-from npbn.training import of_one_process
+from npbn.ranks import of_one_process
 
 __all__ = ["update_batch_norm"]
 

@@ -16,7 +16,8 @@ from torch import nn
 
 from npbn.errors import DataError
 from npbn.layers import Module
-from npbn.training import Evaluation, MeanLoss, of_one_process, tally
+from npbn.ranks import of_one_process
+from npbn.training import Evaluation, MeanLoss, tally
 
 __all__ = [
     "CNN",

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npbn.errors import DataError, DistributedError, ShapeError
+from npbn.errors import DataError, ShapeError
 from npbn.layers import CrossEntropyLoss, Module
 from npbn.optim import SGD
+from npbn.ranks import of_one_process
 
 __all__ = ["Evaluation", "evaluate", "train_epoch", "train_step"]
 
@@ -52,17 +53,6 @@ class MeanLoss:
         if self._adds_up:
             return self.total
         return self.total / self.weight if self.weight else math.nan
-
-
-def of_one_process(who: str, loader: Any, *modules: Module) -> None:
-    """Raise DistributedError if a loader gives shards, or a network is one of several ranks."""
-    for part in (loader, getattr(loader, "iterable", None), *modules):  # of a progress bar
-        ranks = getattr(getattr(part, "comm", None), "size", 1)
-        if ranks > 1:
-            raise DistributedError(
-                f"{who}: expected loader and network of one process, got a {type(part).__name__} "
-                f"of {ranks} ranks, for which there is npbn.distributed.{who}"
-            )
 
 
 def denominator(criterion: Any, target: np.ndarray) -> float:

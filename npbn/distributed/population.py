@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from npbn.distributed.communicator import Communicator
+from npbn.distributed.conversion import convert_sync_batch_norm
 from npbn.distributed.data_parallel import DataParallel
 from npbn.distributed.mpi import communicator
-from npbn.distributed.sync_batch_norm import SyncBatchNorm, convert_sync_batch_norm, merged
+from npbn.distributed.sync_batch_norm import SyncBatchNorm, merged
 from npbn.errors import DistributedError
 from npbn.functional.statistics import BatchStatistics
 from npbn.layers import Module
