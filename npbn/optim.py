@@ -30,7 +30,7 @@ class SGD:
 
     Parameters
     ----------
-    params : iterable of Parameter, or of dicts
+    params : iterable of Parameter, of (name, Parameter), or of dicts
         A dict is a parameter group: key ``params``, and options that differ from the
         defaults given here.
     lr, momentum, dampening, weight_decay : float
@@ -68,7 +68,7 @@ class SGD:
 
     def __init__(
         self,
-        params: Iterable[Parameter] | Iterable[dict[str, Any]],
+        params: Iterable[Parameter] | Iterable[tuple[str, Parameter]] | Iterable[dict[str, Any]],
         lr: float = 1e-3,
         momentum: float = 0.0,
         dampening: float = 0.0,
@@ -105,6 +105,7 @@ class SGD:
             )
         params = group["params"]
         params = [params] if isinstance(params, Parameter) else list(params)
+        params = [p[1] if isinstance(p, tuple) and len(p) == 2 else p for p in params]
         for parameter in params:
             if not isinstance(parameter, Parameter):
                 raise TypeError(f"SGD: expected Parameters, got {type(parameter).__name__}")
@@ -115,11 +116,11 @@ class SGD:
         _check_options(options)
         self.param_groups.append(options)
 
-    def zero_grad(self) -> None:
-        """Forget the gradients; the next ones are new arrays."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, the next ones are new arrays; or set those there are to zeros."""
         for group in self.param_groups:
             for parameter in group["params"]:
-                parameter.grad = None
+                parameter.zero_grad(set_to_none)
 
     @np.errstate(all="ignore")
     def step(self) -> None:

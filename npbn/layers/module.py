@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from npbn.errors import BackwardError, DtypeError, ShapeError
+from npbn.layers.lookup import Lookup
 from npbn.layers.parameter import Parameter, clock
 from npbn.layers.state import IncompatibleKeys, load_state
 
 ModuleT = TypeVar("ModuleT", bound="Module")
 
 
-class Module:
+class Module(Lookup):
     """Base of all layers and networks.
 
     Parameters and submodules register by being assigned to an attribute, buffers (arrays
@@ -295,10 +296,13 @@ class Module:
             parameter.changed()
         return loaded
 
-    def zero_grad(self) -> None:
-        """Forget the gradients of all parameters."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters; or set those there are to zeros, in new arrays.
+
+        With zeros an optimizer goes on with momentum and decay, as in torch.
+        """
         for parameter in self.parameters():
-            parameter.grad = None
+            parameter.zero_grad(set_to_none)
 
     def float(self: ModuleT) -> ModuleT:
         """Turn all float parameters and buffers into float32; return self."""
@@ -307,6 +311,10 @@ class Module:
     def double(self: ModuleT) -> ModuleT:
         """Turn all float parameters and buffers into float64; return self."""
         return self._cast(np.float64)
+
+    def half(self: ModuleT) -> ModuleT:
+        """Turn all float parameters and buffers into float16; return self."""
+        return self._cast(np.float16)
 
     @np.errstate(all="ignore")
     def _cast(self: ModuleT, dtype: DTypeLike) -> ModuleT:

@@ -104,6 +104,17 @@ class Parameter:
             for hook in list(self._hooks.values()):
                 hook(self)
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradient; or make it zeros, if there is one, in a new array."""
+        self._grad = None if set_to_none or self._grad is None else np.zeros_like(self._grad)
+
+    def requires_grad_(self, requires_grad: bool = True) -> "Parameter":
+        """Set `requires_grad`; return self."""
+        if not isinstance(requires_grad, bool):
+            raise ValueError(f"requires_grad_: expected a bool, got {requires_grad!r}")
+        self.requires_grad = requires_grad
+        return self
+
     def register_post_accumulate_grad_hook(
         self, hook: "Callable[[Parameter], None]"
     ) -> "RemovableHandle":
