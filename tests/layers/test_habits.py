@@ -133,7 +133,7 @@ def test_zero_grad_and_named_parameters(set_to_none, of_the_optimizer, rng):
     mine_sgd = npbn.SGD(mine.named_parameters(), **options)
     its_sgd = torch.optim.SGD(its.named_parameters(), **options)
     fresh = mine.get_parameter("0.bias")
-    for (name, p), q in zip(mine.named_parameters(), its.parameters(), strict=True):
+    for p, q in zip(mine.parameters(), its.parameters(), strict=True):
         if p is not fresh:
             p.grad = rng.normal(size=p.shape).astype("f4")
             q.grad = torch.from_numpy(p.grad.copy())
