@@ -1,10 +1,11 @@
 """SGD, with torch's update rule."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from npbn.engines import current
 from npbn.errors import StateDictError
 from npbn.layers.parameter import Parameter
 from npbn.layers.state import numbers
@@ -125,43 +126,40 @@ class SGD:
     @np.errstate(all="ignore")
     def step(self) -> None:
         """Update, in place, every parameter that has a gradient."""
-        self._about_to_change()
+        update = current().sgd
+        for parameter, options in self._changing():
+            self._update(update, parameter, options)
+
+    def _changing(self) -> list[tuple[Parameter, tuple]]:
+        """Return what a step changes, and the options; what is wrong is seen before it does."""
+        changing = []
         for group in self.param_groups:
+            rates = [float(group[name]) for name in ("lr", "momentum", "dampening", "weight_decay")]
+            options = *rates, bool(group["nesterov"]), bool(group["maximize"])
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
+                if parameter.grad is None:
+                    continue
+                if not parameter.data.flags.writeable:
+                    raise ValueError(
+                        "SGD.step: expected parameters that can be written to, got a read-only one "
+                        f"of shape {parameter.shape}"
+                    )
+                changing.append((parameter, options))
+        return changing
 
-    def _about_to_change(self) -> None:
-        """Check all that a step changes before it changes anything, and note that it will."""
-        changing = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        for parameter in changing:
-            if not parameter.data.flags.writeable:
-                raise ValueError(
-                    "SGD.step: expected parameters that can be written to, got a read-only one of "
-                    f"shape {parameter.shape}"
-                )
-        for group in self.param_groups:
-            for name in ("lr", "momentum", "dampening", "weight_decay"):
-                float(group[name])
-        for parameter in changing:
-            parameter.changed()
-
-    def _update(self, parameter: Parameter, group: Mapping[str, Any]) -> None:
-        values, step = parameter.data, parameter.grad
-        if group["maximize"]:
-            step = -step
-        if group["weight_decay"]:
-            step = step + group["weight_decay"] * values
-        if group["momentum"]:
-            state = self.state.setdefault(parameter, {})
-            buffer = state.get("momentum_buffer")
-            if buffer is None:
-                buffer = step.copy(order="K")  # as the parameter lies in memory
-            else:
-                buffer = group["momentum"] * buffer + (1 - group["dampening"]) * step
-            state["momentum_buffer"] = buffer = np.asarray(buffer, values.dtype)
-            step = step + group["momentum"] * buffer if group["nesterov"] else buffer
-        values -= group["lr"] * step
+    def _update(self, update: Callable, parameter: Parameter, options: tuple) -> None:
+        values, grad = parameter.data, parameter.grad
+        parameter.changed()
+        lr, momentum, dampening, *others = options
+        if not momentum:
+            update(values, grad, None, *options)
+            return
+        state = self.state.setdefault(parameter, {})
+        buffer = state.get("momentum_buffer")
+        if buffer is None:  # with zeros, and no dampening, b = g
+            buffer, dampening = np.zeros_like(values), 0.0
+        state["momentum_buffer"] = buffer = np.asarray(buffer, values.dtype)
+        update(values, grad, buffer, lr, momentum, dampening, *others)
 
     def state_dict(self) -> dict[str, Any]:
         """Return copies of state and options in torch's form, the parameters by number."""

@@ -39,8 +39,7 @@ def linear_forward(
     first order in eps. N. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd
     edition, 2002, section 3.1.
     """
-    rows = x if x.ndim == 2 else x.reshape(_rows(x), x.shape[-1])
-    y = rows @ weight.T
+    y = _rows(x) @ weight.T
     if bias is not None:
         y += bias
     if x.ndim != 2:
@@ -50,8 +49,8 @@ def linear_forward(
 
 @np.errstate(all="ignore")
 def linear_backward(
-    grad_output: np.ndarray, cache: LinearCache, input_grad: bool = True
-) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    grad_output: np.ndarray, cache: LinearCache, input_grad: bool = True, bias_grad: bool = True
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
     """Return the gradients of input, weight and bias.
 
     With the rows of all leading axes taken together::
@@ -64,14 +63,15 @@ def linear_backward(
     ----------
     grad_output : ndarray, shape (*, out_features)
     cache : LinearCache
-    input_grad : bool
-        Whether `grad_input` is wanted; otherwise its product is skipped and None returned.
+    input_grad, bias_grad : bool
+        Whether `grad_input` and `grad_bias` are wanted; otherwise the product is skipped and None
+        returned.
 
     Returns
     -------
     grad_input : ndarray, shape (*, in_features), or None
     grad_weight : ndarray, shape (out_features, in_features)
-    grad_bias : ndarray, shape (out_features,)
+    grad_bias : ndarray, shape (out_features,), or None
 
     Notes
     -----
@@ -79,18 +79,19 @@ def linear_backward(
     as many as there are rows for the others.
     """
     x, weight = cache
-    grad_rows = grad_output.reshape(_rows(x), len(weight))
-    rows = x.reshape(_rows(x), x.shape[-1])
-    grad_input = (grad_rows @ weight).reshape(x.shape) if input_grad else None
+    grad_rows, rows = _rows(grad_output), _rows(x)
+    grad_input = grad_rows @ weight if input_grad else None
+    if input_grad and x.ndim != 2:
+        grad_input = grad_input.reshape(x.shape)
     # As a product: in float16 a sum over rows sticks at 2048, and in float32 this is faster.
-    grad_bias = np.ones(len(rows), grad_rows.dtype) @ grad_rows
+    grad_bias = np.ones(len(rows), grad_rows.dtype) @ grad_rows if bias_grad else None
     # Transposed twice: in memory it lies as the layer's weight does, so that SGD need not stride.
     return grad_input, (rows.T @ grad_rows).T, grad_bias
 
 
-def _rows(x: np.ndarray) -> int:
-    """Count the rows of (*, features): a reshape to -1 cannot, where there are none."""
-    return math.prod(x.shape[:-1])
+def _rows(x: np.ndarray) -> np.ndarray:
+    """Return (*, features) as a matrix; a reshape to -1 cannot, where there are no rows."""
+    return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:

@@ -1,9 +1,11 @@
 """Losses and their gradients, computed in float64 and rounded once."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
+from npbn.engines import current
 from npbn.errors import DataError, DtypeError, ShapeError
 from npbn.functional.checks import float_array, same_dtype, same_shape
 
@@ -11,33 +13,33 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 class CrossEntropyCache(NamedTuple):
-    """What :func:`cross_entropy_backward` needs of the forward pass.
+    """What :func:`cross_entropy_backward` needs of the forward pass, of M terms.
 
     Attributes
     ----------
-    probabilities : ndarray, shape (C, M), float64
-        softmax of the logits, the M terms of all leading and trailing axes as columns: long
-        loops, where rows of C classes would be short ones.
     target : ndarray, shape (M,), int64
-        Class of each term; 0 where it is ignored.
-    term_weight : ndarray, shape (M,), float64
-        weight[target], 0 where the target is ignored.
-    counted : ndarray, shape (M,), bool
-        Whether the term counts, that is, its target is not `ignore_index`.
+    ignore_index : int
     class_weight : ndarray, shape (C,), float64
     label_smoothing : float
+    term_weight : ndarray, shape (M,), float64
+        weight[target], 0 where the target is ignored.
+    probabilities : ndarray, shape (M, C), float64
+        softmax of the logits, the terms of all leading and trailing axes as rows.
     reduction : str
+    total_weight : float
+        Σ term_weight.
     logits_shape : tuple of int
     dtype : numpy.dtype
     """
 
-    probabilities: np.ndarray
     target: np.ndarray
-    term_weight: np.ndarray
-    counted: np.ndarray
+    ignore_index: int
     class_weight: np.ndarray
     label_smoothing: float
+    term_weight: np.ndarray
+    probabilities: np.ndarray
     reduction: str
+    total_weight: float
     logits_shape: tuple[int, ...]
     dtype: np.dtype
 
@@ -89,46 +91,25 @@ def cross_entropy_forward(
     .. [1] C. Szegedy et al., "Rethinking the Inception Architecture for Computer Vision",
        2015, arXiv:1512.00567, section 7.
     """
-    by_class = logits if logits.ndim == 1 else logits.swapaxes(0, 1)
-    classes = len(by_class)
-    terms = by_class.reshape(classes, target.size).astype(np.float64, order="C")
-    index = target.reshape(-1).astype(np.int64)
-    counted = index != ignore_index
-    some_ignored = np.count_nonzero(counted) < counted.size
-    if some_ignored:
-        index[~counted] = 0
+    classes = logits.shape[_class_axis(logits.ndim)]
     class_weight = np.ones(classes) if weight is None else weight.astype(np.float64)
-    term_weight = counted * (1.0 if weight is None else class_weight[index])
-
-    shifted = terms - np.maximum.reduce(terms, axis=0)
-    exponentials = np.exp(shifted)
-    total = np.add.reduce(exponentials, axis=0)
-    log_total = np.log(total)
-    losses = log_total - shifted[index, np.arange(len(index))]
-    losses *= term_weight
-    if label_smoothing:
-        uniform = class_weight @ (log_total - shifted) / classes
-        losses = (1 - label_smoothing) * losses + label_smoothing * uniform
-    if some_ignored:  # also where an ignored term is NaN or infinite
-        losses = np.where(counted, losses, 0.0)
-
-    cache = CrossEntropyCache(
-        exponentials / total,
-        index,
-        term_weight,
-        counted,
+    arguments = (
+        target.reshape(-1).astype(np.int64),
+        int(ignore_index),
         class_weight,
-        label_smoothing,
-        reduction,
-        logits.shape,
-        logits.dtype,
+        float(label_smoothing),
+    )
+    batch = np.ascontiguousarray(logits, _work_dtype(logits.dtype))
+    batch = batch.reshape(_as_batch(logits.shape))
+    losses, loss, *kept, total_weight = current().cross_entropy_forward(batch, *arguments)
+    cache = CrossEntropyCache(
+        *arguments, *kept, reduction, total_weight, logits.shape, logits.dtype
     )
     if reduction == "none":
         return losses.reshape(target.shape).astype(logits.dtype), cache
-    loss, total_weight = np.add.reduce(losses), np.add.reduce(term_weight)
     if reduction == "mean":  # of no weight at all: NaN, where smoothing would make it infinite
-        loss = loss / total_weight if total_weight else np.nan
-    return float(loss), cache
+        loss = loss / total_weight if total_weight else math.nan
+    return loss, cache
 
 
 @np.errstate(all="ignore")
@@ -152,26 +133,30 @@ def cross_entropy_backward(
     ndarray, shape and dtype of the logits
         Zero wherever the target is ignored.
     """
-    p, smoothing, w = cache.probabilities, cache.label_smoothing, cache.class_weight
-    classes, count = p.shape
-    scaled = (1 - smoothing) * cache.term_weight
-    factor = 1.0
-    if cache.reduction == "mean":
-        factor = 1 / (np.add.reduce(cache.term_weight) or np.nan)
-    elif cache.reduction == "none":
+    *arguments, reduction, total_weight, shape, dtype = cache
+    if reduction == "none":
         factor = grad_output.reshape(-1).astype(np.float64)
-    scaled *= factor
-    grad = p * scaled
-    grad[cache.target, np.arange(count)] -= scaled
-    if smoothing:
-        grad += factor * (smoothing / classes * (p * w.sum() - w[:, None]))
-    if np.count_nonzero(cache.counted) < count:
-        grad = np.where(cache.counted, grad, 0.0)
-    if len(cache.logits_shape) == 1:
-        return grad.reshape(classes).astype(cache.dtype)
-    leading, _, *trailing = cache.logits_shape
-    grad = grad.reshape(classes, leading, *trailing).swapaxes(0, 1)
-    return grad.astype(cache.dtype, order="C")
+    else:
+        factor = np.array([1 / (total_weight or math.nan) if reduction == "mean" else 1.0])
+    grad = np.empty(_as_batch(shape), _work_dtype(dtype))
+    current().cross_entropy_backward(factor, *arguments, grad)
+    return grad.reshape(shape).astype(dtype, copy=False)
+
+
+def _class_axis(ndim: int) -> int:
+    return 0 if ndim == 1 else 1
+
+
+def _as_batch(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return the shape (N, C, P) of logits of shape (C,) or (N, C, d1, ...)."""
+    if len(shape) == 1:
+        return 1, shape[0], 1
+    return shape[0], shape[1], math.prod(shape[2:])
+
+
+def _work_dtype(dtype: np.dtype) -> np.dtype:
+    """Return what an engine computes in: float16, which it has not, would be rounded twice."""
+    return np.dtype(np.float64) if dtype == np.float16 else dtype
 
 
 def cross_entropy(
@@ -226,14 +211,14 @@ def check_cross_entropy(
     logits, target = float_array(who, logits, "logits"), np.asarray(target)
     if logits.ndim == 0:
         raise ShapeError(f"{who}: expected logits of shape (C,) or (N, C, ...), got ()")
-    class_axis = 0 if logits.ndim == 1 else 1
+    class_axis = _class_axis(logits.ndim)
     classes = logits.shape[class_axis]
     if classes == 0:
         raise ShapeError(f"{who}: expected at least one class, got logits of shape {logits.shape}")
     if target.dtype.kind not in "iu":
         raise DtypeError(f"{who}: expected integer class indices as target, got {target.dtype}")
     same_shape(who, target, logits.shape[:class_axis] + logits.shape[class_axis + 1 :], "target")
-    wrong = (target < 0) | (target >= classes)
+    wrong = target.astype(np.uint64) >= classes  # a negative one becomes a very large one
     if np.count_nonzero(wrong) and (wrong := wrong & (target != ignore_index)).any():
         raise DataError(
             f"{who}: expected targets from 0 to {classes - 1} (or ignore_index {ignore_index}), "

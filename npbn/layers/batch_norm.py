@@ -12,6 +12,7 @@ from npbn.functional.batch_norm import (
     batch_norm_forward,
     update_running_statistics,
 )
+from npbn.functional.batches import rounded
 from npbn.functional.checks import check_batch_norm, float_dtype, plainly_fits
 from npbn.functional.statistics import BatchStatistics
 from npbn.layers.module import Module
@@ -136,13 +137,12 @@ class BatchNorm(Module):
             momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
             update_running_statistics(self.running_mean, self.running_var, statistics, momentum)
 
-    @np.errstate(all="ignore")
     def _backward(self, grad_output: np.ndarray, cache: Any, input_grad: bool) -> np.ndarray | None:
         grad_input, grad_weight, grad_bias = self._gradients(grad_output, cache, input_grad)
         if self.weight is not None:
-            self.weight.accumulate(grad_weight.astype(self.weight.dtype, copy=False))
+            self.weight.accumulate(rounded(grad_weight, self.weight.dtype))
         if self.bias is not None:
-            self.bias.accumulate(grad_bias.astype(self.bias.dtype, copy=False))
+            self.bias.accumulate(rounded(grad_bias, self.bias.dtype))
         return grad_input
 
     def _gradients(

@@ -46,7 +46,7 @@ class Sequential(Module):
         setattr(self, name, layer)
 
     def _layers(self) -> list[Module]:
-        return [layer for _, layer in self._submodules()]
+        return [layer for layer in vars(self).values() if isinstance(layer, Module)]
 
     def __len__(self) -> int:
         return len(self._layers())

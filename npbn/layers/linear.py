@@ -72,10 +72,13 @@ class Linear(Module):
         return linear_forward(x, self.weight.data, None if self.bias is None else self.bias.data)
 
     def _backward(self, grad_output: np.ndarray, cache: Any, input_grad: bool) -> np.ndarray | None:
-        grad_input, grad_weight, grad_bias = linear_backward(grad_output, cache, input_grad)
+        bias = self.bias
+        grad_input, grad_weight, grad_bias = linear_backward(
+            grad_output, cache, input_grad, bias is not None
+        )
         self.weight.accumulate(grad_weight)
-        if self.bias is not None:
-            self.bias.accumulate(grad_bias)
+        if bias is not None:
+            bias.accumulate(grad_bias)
         return grad_input
 
     def extra_repr(self) -> str:

@@ -67,7 +67,7 @@ class _Loss:
         return grad
 
     def _keep(self, loss: float | np.ndarray, cache: Any) -> float | np.ndarray:
-        self._pending = (cache, np.shape(loss))
+        self._pending = (cache, getattr(loss, "shape", ()))
         self.loss = loss
         self.denominator = self._denominator(cache) if self.reduction == "mean" else 1.0
         return loss
@@ -144,7 +144,7 @@ class CrossEntropyLoss(_Loss):
         )
 
     def _denominator(self, cache: Any) -> float:
-        return float(cache.term_weight.sum())
+        return cache.total_weight
 
     def _backward(self, cache: Any, grad_output: np.ndarray | None) -> np.ndarray:
         return cross_entropy_backward(cache, grad_output)

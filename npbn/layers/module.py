@@ -94,17 +94,19 @@ class Module(Lookup):
         if next(clock) != then + 1:
             self._check_unchanged(then)
         grad_output = np.asarray(grad_output)
-        for error, name, came, expected in (
-            (ShapeError, "shape", grad_output.shape, shape),
-            (DtypeError, "dtype", grad_output.dtype, dtype),
-        ):
-            if came != expected:
-                raise error(
-                    f"{type(self).__name__}.backward: expected grad_output of the output's {name} "
-                    f"{expected}, got {came}"
-                )
+        who = type(self).__name__
+        if grad_output.shape != shape:
+            raise ShapeError(
+                f"{who}.backward: expected grad_output of the output's shape {shape}, got "
+                f"{grad_output.shape}"
+            )
+        if grad_output.dtype != dtype:
+            raise DtypeError(
+                f"{who}.backward: expected grad_output of the output's dtype {dtype}, got "
+                f"{grad_output.dtype}"
+            )
         grad_input = self._backward(grad_output, cache, input_grad)
-        self._pending = None
+        object.__setattr__(self, "_pending", None)
         return grad_input if input_grad else None
 
     def _check_unchanged(self, then: int) -> None:

@@ -25,6 +25,11 @@ class RemovableHandle:
         self._hooks.pop(self, None)
 
 
+@np.errstate(all="ignore")
+def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a + b
+
+
 class Parameter:
     """A learnable array and its gradient.
 
@@ -97,10 +102,7 @@ class Parameter:
     def accumulate(self, grad: np.ndarray) -> None:
         """Add `grad` to the gradient, if the parameter requires one."""
         if self.requires_grad:
-            if self._grad is not None:
-                with np.errstate(all="ignore"):
-                    grad = self._grad + grad
-            self.grad = grad
+            self.grad = grad if self._grad is None else _sum(self._grad, grad)
             for hook in list(self._hooks.values()):
                 hook(self)
 

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import npbn
 from npbn.errors import DtypeError
 from npbn.functional import (
     relu,
@@ -28,6 +29,8 @@ from npbn.functional import (
     sigmoid_backward,
     sigmoid_forward,
 )
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 DTYPES = ["float16", "float32", "float64"]
 PAIRS = {"relu": (relu_forward, relu_backward), "sigmoid": (sigmoid_forward, sigmoid_backward)}
@@ -165,3 +168,44 @@ def test_other_dtypes_are_refused(function, dtype):
         function(np.ones(3, dtype))
     assert str(np.dtype(dtype)) in str(caught.value)
     assert "float32" in str(caught.value)
+
+
+# -- the engines ----------------------------------------------------------------------------------
+
+
+def relu_by(forward, backward, x, grad):
+    """Return output and gradient of relu, each by an engine."""
+    with npbn.using_engine(forward):
+        y, cache = relu_forward(x)
+    with npbn.using_engine(backward):
+        return y, relu_backward(grad, cache)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(data=st.data())
+def test_the_engines_give_the_same_relu_and_take_each_others_caches(layout, dtype, data):
+    """Nothing is rounded: they are equal, whatever the layouts of input and gradient."""
+    pytest.importorskip("numba")
+    x, grad = data.draw(problems(dtype).filter(lambda problem: problem[0].ndim))
+    expected = relu_by("numpy", "numpy", x, grad)
+    grad_layout = data.draw(st.sampled_from([layout, *LAYOUTS]))
+    x, grad = LAYOUTS[layout](x), LAYOUTS[grad_layout](grad)
+    for engines in (("numba", "numba"), ("numpy", "numba"), ("numba", "numpy")):
+        for mine, theirs in zip(relu_by(*engines, x, grad), expected, strict=True):
+            assert mine.dtype == theirs.dtype
+            np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("size", [131_071, 131_072, 140_001])  # 512 KB of float32 are shared out
+def test_relu_of_a_large_array_is_the_same_for_any_number_of_threads(size):
+    x, grad = np.random.default_rng(size).normal(size=(2, size)).astype(np.float32)
+    threads = npbn.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            npbn.set_num_threads(count)
+            y, grad_input = forward_backward("relu", x, grad)
+            np.testing.assert_array_equal(y, np.where(x > 0, x, 0))
+            np.testing.assert_array_equal(grad_input, np.where(x > 0, grad, 0))
+    finally:
+        npbn.set_num_threads(threads)

@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import npbn
 from npbn.errors import DataError, DtypeError, ShapeError
 from npbn.functional import (
     cross_entropy,
@@ -31,6 +32,8 @@ from npbn.functional import (
     mse_forward,
     mse_loss,
 )
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 REDUCTIONS = ["mean", "sum", "none"]
 
@@ -51,11 +54,15 @@ class Problem:
     def options(self):
         return self.ignore_index, self.reduction, self.label_smoothing
 
-    def by_npbn(self):
-        """Return the loss and the gradient of the logits."""
-        loss, cache = cross_entropy_forward(self.logits, self.target, self.weight, *self.options)
+    def by_npbn(self, forward=None, backward=None):
+        """Return the loss and the gradient of the logits, each by an engine or the one in use."""
+        with npbn.using_engine(forward or npbn.get_engine()):
+            loss, cache = cross_entropy_forward(
+                self.logits, self.target, self.weight, *self.options
+            )
         grad = self.grad if self.reduction == "none" else None
-        return loss, cross_entropy_backward(cache, grad)
+        with npbn.using_engine(backward or npbn.get_engine()):
+            return loss, cross_entropy_backward(cache, grad)
 
     def by_torch(self, dtype):
         logits = tensor(self.logits, dtype, requires_grad=True)
@@ -278,6 +285,54 @@ def test_wrong_arguments_of_cross_entropy_are_refused(change, error, fragments):
     with pytest.raises(error) as caught:
         cross_entropy(**arguments)
     assert all(fragment in str(caught.value) for fragment in fragments), str(caught.value)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@given(rng=rngs(), data=st.data())
+def test_the_engines_agree_and_take_each_others_caches(layout, dtype, rng, data):
+    """Both compute in float64, within its bound of each other, and then round once.
+
+    Where the rounded results differ, it is by one unit in the last place, at most eps.
+    """
+    pytest.importorskip("numba")
+    scales = (1.0, 30.0) if dtype == "float16" else (1.0, 30.0, 1e4)
+    p = data.draw(problems(dtype, scales).filter(lambda p: p.target.ndim))
+    loss_bound, grad_bound = p.bounds("float64")
+    if data.draw(st.booleans()):
+        p.logits = sprinkle(rng, p.logits)
+    p.logits, p.grad = LAYOUTS[layout](p.logits), LAYOUTS[layout](p.grad)
+    loss, grad = p.by_npbn("numpy", "numpy")
+    unit = np.finfo(dtype).eps
+    loss_unit = unit if p.reduction == "none" else np.finfo(np.float64).eps
+    finite_loss, finite_grad = (
+        np.abs(np.nan_to_num(a, nan=0, posinf=0, neginf=0).astype(np.float64)) for a in (loss, grad)
+    )
+    loss_bound = loss_bound + loss_unit * finite_loss + quantum(dtype)
+    grad_bound = grad_bound + unit * finite_grad + quantum(dtype)
+    for engines in (("numba", "numba"), ("numpy", "numba"), ("numba", "numpy")):
+        other_loss, other_grad = p.by_npbn(*engines)
+        assert_within(other_loss, loss, loss_bound, "loss")
+        assert_within(other_grad, grad, grad_bound, "gradient")
+        assert other_grad.dtype == dtype
+
+
+def test_terms_of_a_large_batch_are_the_same_for_any_number_of_threads():
+    """512 KB of logits are shared out among the threads."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(1001, 7, 19)).astype(np.float32)
+    target = rng.integers(7, size=(1001, 19))
+    p = Problem(logits, target, None, rng.normal(size=target.shape), -100, "none", 0.1)
+    threads = npbn.get_num_threads()
+    try:
+        npbn.set_num_threads(1)
+        expected = p.by_npbn()
+        for count in (2, 3):
+            npbn.set_num_threads(count)
+            for mine, theirs in zip(p.by_npbn(), expected, strict=True):
+                assert_same_bits(mine, theirs)
+    finally:
+        npbn.set_num_threads(threads)
 
 
 # -- squared error --------------------------------------------------------------------------------

@@ -3,39 +3,29 @@
 What it does not define is the NumPy engine's.
 """
 
-from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
-from numba.extending import overload
-
 from npbn.engines import numpy_
-from npbn.engines.numba_ import batch_norm  # noqa: F401  the passes inside of compiled functions
-from npbn.engines.numba_.compiling import compiled
-from npbn.engines.numba_.ranges import channel_ranges, large
-from npbn.engines.threads import share
+from npbn.engines.numba_.activation import relu_backward, relu_forward
+from npbn.engines.numba_.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from npbn.engines.numba_.fusing import run
+from npbn.engines.numba_.max_pooling import max_pool, max_pool_backward
+from npbn.engines.numba_.patches import gather, scatter
+from npbn.engines.numba_.sgd import sgd
 
-__all__ = ["run"]
+__all__ = [
+    "cross_entropy_backward",
+    "cross_entropy_forward",
+    "gather",
+    "max_pool",
+    "max_pool_backward",
+    "relu_backward",
+    "relu_forward",
+    "run",
+    "scatter",
+    "sgd",
+]
 
 
 def __getattr__(name: str) -> Any:
     return getattr(numpy_, name)
-
-
-def run(function: Callable, *arguments: Any) -> Any:
-    """Return ``function(*arguments)``, compiled as a whole; large arrays by several threads.
-
-    With threads it returns what the first of them does: results are written into arguments.
-    """
-    if large(arguments[0]):
-        return share(_compiled(function), channel_ranges(arguments))[0]
-    return _compiled(function)(*arguments)
-
-
-@lru_cache
-def _compiled(function: Callable) -> Callable:
-    for name in function.__code__.co_names:
-        callee = function.__globals__.get(name)
-        if hasattr(callee, "fused"):  # is compiled with it
-            overload(callee, strict=False)(lambda *_, inner=callee.fused: inner)
-    return compiled(function)

@@ -22,7 +22,7 @@ class Channels(NamedTuple):
 
 def large(x: np.ndarray) -> bool:
     """Return whether the work on `x` is shared out among several threads."""
-    return x.nbytes >= LARGE and x.ndim > 1 and get_num_threads() > 1
+    return x.nbytes >= LARGE and get_num_threads() > 1
 
 
 def over_ranges(

@@ -1,0 +1,36 @@
+"""Elementwise loops: over arrays as vectors, in the order in which they lie in memory."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from npbn.engines.numba_.ranges import large, over_ranges
+
+
+def flat(*arrays: np.ndarray) -> list[np.ndarray] | None:
+    """Return the arrays as vectors of corresponding elements, views of the same memory.
+
+    None if there are none that a loop is compiled for: they have to be float32 or float64 of one
+    dtype, C- or Fortran-contiguous with the same strides, aligned, and writeable.
+    """
+    first = arrays[0]
+    dtype, strides = first.dtype, first.strides
+    if dtype.char not in "fd":
+        return None
+    for array in arrays:
+        flags = array.flags
+        if not (flags.forc and flags.behaved and array.strides == strides and array.dtype == dtype):
+            return None
+    return [array.ravel("K") for array in arrays]
+
+
+def over_elements(
+    loops: Callable, arguments: tuple[Any, ...], results: tuple[np.ndarray, ...]
+) -> None:
+    """Call ``loops(*arguments, first, last, *results)``, in threads for large results."""
+    count = len(results[0])
+    if large(results[0]):
+        over_ranges(loops, count, arguments, results)
+    else:
+        loops(*arguments, 0, count, *results)
