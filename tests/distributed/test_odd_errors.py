@@ -5,7 +5,8 @@ waited for 60 s and were not told the reason.
 """
 
 import pytest
-from distributed.processes import assert_failed, needs_mpi
+from distributed.mpiexec import assert_failed, needs_mpi
+from distributed.mpiexec import run as run_mpi
 from distributed.standin import fails, run
 
 import npbn
@@ -15,6 +16,7 @@ from npbn.distributed.communicator import agree, broadcast_text
 slow = pytest.mark.slow
 
 
+@pytest.mark.process
 @needs_mpi
 @pytest.mark.parametrize(
     ("kind", "reason"),
@@ -27,11 +29,9 @@ slow = pytest.mark.slow
     ],
 )
 def test_the_others_are_told_within_seconds(tmp_path, kind, reason):
-    from distributed import processes
-
     shell = 'exec "$0" "$(dirname "$1")/odd_errors.py" "$2"'
-    job = processes.run(tmp_path, 2, kind, shell=shell)
-    assert_failed(job, 20, {0: "^npbn.errors.DistributedError: " + reason})
+    job = run_mpi(tmp_path, 2, kind, shell=shell, limit=30)
+    assert_failed(job, {0: "^npbn.errors.DistributedError: " + reason})
 
 
 def test_problems_and_descriptions_may_hold_any_text():
