@@ -29,6 +29,17 @@ def numbers(value: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     return array
 
 
+def check_holds(mine: np.ndarray, values: np.ndarray) -> None:
+    """Raise ValueError unless `mine` can be written to, and an integer dtype has these values."""
+    if not mine.flags.writeable:
+        raise ValueError("expected an array that can be written to, got a read-only one")
+    if mine.dtype.kind in "iu":
+        limits = np.iinfo(mine.dtype)
+        wrong = ~((values >= limits.min) & (values < limits.max + 1))  # NaN too
+        if wrong.any():
+            raise ValueError(f"expected values of {mine.dtype}, got {values[wrong].flat[0]}")
+
+
 @np.errstate(all="ignore")
 def load_state(
     who: str, mine: Mapping[str, np.ndarray], state: Mapping[str, ArrayLike], strict: bool
@@ -49,6 +60,7 @@ def load_state(
     for key in mine.keys() & state.keys():
         try:
             values[key] = numbers(state[key], mine[key].shape)
+            check_holds(mine[key], values[key])
         except ValueError as error:
             problems.append(f"{key!r}: {error}")
     if problems:
