@@ -44,8 +44,7 @@ def uniform_(
     rng: np.random.Generator | None = None,
 ) -> Fillable:
     """Fill with draws from U(a, b); return it."""
-    np.asarray(parameter)[...] = generator(rng).uniform(a, b, parameter.shape)
-    return parameter
+    return _filled(parameter, generator(rng).uniform(a, b, parameter.shape))
 
 
 def normal_(
@@ -56,8 +55,7 @@ def normal_(
     rng: np.random.Generator | None = None,
 ) -> Fillable:
     """Fill with draws from the normal distribution N(mean, std²); return it."""
-    np.asarray(parameter)[...] = generator(rng).normal(mean, std, parameter.shape)
-    return parameter
+    return _filled(parameter, generator(rng).normal(mean, std, parameter.shape))
 
 
 def kaiming_uniform_(
@@ -78,3 +76,10 @@ def kaiming_uniform_(
     fan_in = calculate_fan_in(parameter)
     bound = math.sqrt(6 / ((1 + a * a) * fan_in)) if fan_in else 0.0
     return uniform_(parameter, -bound, bound, rng=rng)
+
+
+def _filled(parameter: Fillable, values: np.ndarray) -> Fillable:
+    np.asarray(parameter)[...] = values
+    if not isinstance(parameter, np.ndarray):
+        parameter.changed()
+    return parameter

@@ -10,6 +10,8 @@ from npbn.errors import BatchSizeError, DataError
 from npbn.functional.statistics import BatchStatistics, measure
 from npbn.layers import Module
 from npbn.layers.batch_norm import BatchNorm
+from npbn.layers.batch_renorm import BatchRenorm
+from npbn.ranks import of_one_process
 
 __all__ = ["update_batch_norm"]
 
@@ -25,7 +27,8 @@ def update_batch_norm(net: Module, loader: Iterable[Any], *, average_batches: bo
     pass over the loader for every BatchNorm.
 
     A frozen BatchNorm (:meth:`npbn.Module.freeze`) keeps its statistics and normalises by them; so
-    does one that no data reach. `num_batches_tracked` becomes the number of batches.
+    does one that no data reach. `num_batches_tracked` becomes the number of batches that are not
+    empty; empty ones count for nothing.
 
     Parameters
     ----------
@@ -36,14 +39,19 @@ def update_batch_norm(net: Module, loader: Iterable[Any], *, average_batches: bo
         has to give the same data: no shuffling that drops the last batch, nothing drawn.
     average_batches : bool
         True averages the statistics of batches, each weighing the same, while the network runs in
-        training mode, in one pass: what torch's ``optim.swa_utils.update_bn`` does.
+        training mode, in one pass: what torch's ``optim.swa_utils.update_bn`` does, but for empty
+        batches, which it counts. ``BatchRenorm`` normalises by the batch alone meanwhile: there are
+        no statistics yet to correct it towards.
 
     Raises
     ------
     DataError
-        If the loader gives nothing, or nothing in a later pass, as an iterator does.
+        If the loader gives nothing but empty batches, or does in a later pass, as an iterator does.
     BatchSizeError
         If the data have one value per channel, whose variance is 0 whatever it is.
+    DistributedError
+        If the loader or the network is one of several ranks: see
+        :func:`npbn.distributed.update_batch_norm`.
 
     Notes
     -----
@@ -64,7 +72,29 @@ def update_batch_norm(net: Module, loader: Iterable[Any], *, average_batches: bo
     S. Ioffe and C. Szegedy, arXiv:1502.03167, algorithm 2, which averages over batches; Y. Wu and
     J. Johnson, "Rethinking 'Batch' in BatchNorm", 2021, arXiv:2105.07576, section 3.
     """
-    twin = copy.deepcopy(net)
+    of_one_process("update_batch_norm", loader, *net.modules())
+    set_statistics(net, copy.deepcopy(net), loader, average_batches, OneProcess())
+
+
+class OneProcess:
+    """How the results of all ranks come together; :mod:`npbn.distributed` has that of several."""
+
+    def batches(self, have_values: list[bool]) -> int:
+        """Return how many batches had values on any rank."""
+        return sum(have_values)
+
+    def merge(self, statistics: BatchStatistics, norm: BatchNorm) -> BatchStatistics:
+        """Return the statistics of what reached a layer on all ranks."""
+        return statistics
+
+    def average(self, norm: BatchNorm) -> None:
+        """Turn a layer's averages into those over the batches of all ranks."""
+
+
+def set_statistics(
+    net: Module, twin: Module, loader: Iterable[Any], average_batches: bool, ranks: OneProcess
+) -> None:
+    """Set the statistics of `net` by running `twin`, a copy of it."""
     pairs = [
         (norm, its_twin)
         for norm, its_twin in zip(net.modules(), twin.modules(), strict=True)
@@ -72,8 +102,10 @@ def update_batch_norm(net: Module, loader: Iterable[Any], *, average_batches: bo
     ]
     if not pairs:
         return
+    for norm, _ in pairs:
+        norm.check_writeable()
     run = _average_batches if average_batches else _measure_populations
-    run(twin, [its_twin for _, its_twin in pairs], loader)
+    run(twin, [its_twin for _, its_twin in pairs], loader, ranks)
     for norm, its_twin in pairs:
         if its_twin.num_batches_tracked == 0:  # no data reached it
             continue
@@ -82,7 +114,9 @@ def update_batch_norm(net: Module, loader: Iterable[Any], *, average_batches: bo
 
 
 @np.errstate(all="ignore")
-def _measure_populations(net: Module, norms: list[BatchNorm], loader: Iterable[Any]) -> None:
+def _measure_populations(
+    net: Module, norms: list[BatchNorm], loader: Iterable[Any], ranks: OneProcess
+) -> None:
     """Set each layer's statistics to those of what reaches it in evaluation, in `net`, a copy."""
     nothing = BatchStatistics(0, np.zeros((3, 0)))
     ran: list[BatchNorm] = []  # in the order in which they run, which the first pass shows
@@ -99,7 +133,7 @@ def _measure_populations(net: Module, norms: list[BatchNorm], loader: Iterable[A
         norm.observer = observe
     while turn == 0 or turn < len(ran):
         seen = nothing
-        batches = _pass(net.predict, loader)
+        batches = ranks.batches(_pass(net.predict, loader))
         if batches == 0:
             raise DataError(
                 "update_batch_norm: expected a loader with data in each of its "
@@ -110,6 +144,7 @@ def _measure_populations(net: Module, norms: list[BatchNorm], loader: Iterable[A
             )
         if not ran:
             return
+        seen = ranks.merge(seen, ran[turn])
         if seen.count < 2:
             raise BatchSizeError(
                 "update_batch_norm: Expected more than 1 value per channel to measure, got "
@@ -121,20 +156,27 @@ def _measure_populations(net: Module, norms: list[BatchNorm], loader: Iterable[A
         turn += 1
 
 
-def _average_batches(net: Module, norms: list[BatchNorm], loader: Iterable[Any]) -> None:
+def _average_batches(
+    net: Module, norms: list[BatchNorm], loader: Iterable[Any], ranks: OneProcess
+) -> None:
     """Set the layers' statistics to the average of the batches', in `net`, nobody else's."""
     net.train()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
-    if _pass(net, loader) == 0:
+        if isinstance(norm, BatchRenorm):
+            norm.r_max, norm.d_max = 1.0, 0.0  # those that were just reset are no aim
+    if ranks.batches(_pass(net, loader)) == 0:
         raise DataError(NO_DATA)
+    for norm in norms:
+        ranks.average(norm)
 
 
-def _pass(run: Callable[[Any], np.ndarray], loader: Iterable[Any]) -> int:
-    """Run every batch; return how many there were."""
-    batches = 0
+def _pass(run: Callable[[Any], np.ndarray], loader: Iterable[Any]) -> list[bool]:
+    """Run every batch; return of each whether it had values."""
+    have_values = []
     for batch in loader:
-        run(batch[0] if isinstance(batch, tuple | list) else batch)
-        batches += 1
-    return batches
+        x = batch[0] if isinstance(batch, tuple | list) else batch
+        run(x)
+        have_values.append(np.size(x) > 0)
+    return have_values

@@ -16,7 +16,8 @@ from torch import nn
 
 from npbn.errors import DataError
 from npbn.layers import Module
-from npbn.training import Evaluation, some, tally
+from npbn.ranks import of_one_process
+from npbn.training import Evaluation, MeanLoss, tally
 
 __all__ = [
     "CNN",
@@ -144,14 +145,14 @@ def train_step(
 def train_epoch(
     model: nn.Module, loader: Batches, criterion: nn.Module, optimizer: torch.optim.Optimizer
 ) -> float:
-    """Train on every batch of the loader; return the mean loss per sample."""
+    """Train on every batch of the loader; return the mean loss as :func:`npbn.train_epoch` does."""
+    of_one_process("train_epoch", loader)
+    mean = MeanLoss(criterion)
     model.train()
-    total, count = 0.0, 0
     for x, target in loader:
         loss, _ = train_step(model, x, target, criterion, optimizer)
-        total += loss * len(target)
-        count += len(target)
-    return total / some(count)
+        mean.add(loss, _denominator(criterion, target), len(target))
+    return mean.value
 
 
 def evaluate(
@@ -165,12 +166,23 @@ def evaluate(
     model = copy.deepcopy(model).train(train_mode)
     criterion = nn.CrossEntropyLoss() if criterion is None else criterion
 
-    def run(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
+    def run(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float, float]:
         logits = model(torch.from_numpy(x))
-        return logits.numpy(), criterion(logits, torch.from_numpy(target)).item()
+        loss = criterion(logits, torch.from_numpy(target)).item()
+        return logits.numpy(), loss, _denominator(criterion, target)
 
     with torch.inference_mode():
-        return tally(run, loader)
+        return tally(run, loader, criterion)
+
+
+def _denominator(criterion: nn.Module, target: np.ndarray) -> float:
+    """Return what the mean of a batch was divided by, up to a factor that all batches share."""
+    if not isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss) or target.dtype.kind == "f":
+        return len(target)
+    counted = target[target != criterion.ignore_index]
+    if criterion.weight is None:
+        return counted.size
+    return criterion.weight.detach().double().numpy()[counted].sum()
 
 
 def max_abs_diff(net: Module, model: nn.Module) -> dict[str, float]:

@@ -1,19 +1,63 @@
 """Training for an epoch, and evaluation."""
 
 import copy
+import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from npbn.errors import DataError, ShapeError
 from npbn.layers import CrossEntropyLoss, Module
 from npbn.optim import SGD
+from npbn.ranks import of_one_process
 
 __all__ = ["Evaluation", "evaluate", "train_epoch", "train_step"]
 
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]
 Criterion = Callable[[np.ndarray, np.ndarray], float]
+
+
+class MeanLoss:
+    """A criterion's own mean over several batches, as if they were one; of a sum, the sum.
+
+    The mean of a batch counts by what it was divided by: samples, elements, or the weights of the
+    targets that are not ignored. A batch without any counts for nothing.
+
+    Parameters
+    ----------
+    criterion : callable
+        Other callables than npbn's losses and torch's are taken as means over samples.
+    """
+
+    def __init__(self, criterion: Any):
+        reduction = getattr(criterion, "reduction", "mean")
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"expected a criterion that reduces by mean or sum, got {reduction!r}")
+        self._adds_up = reduction == "sum"
+        self.total, self.weight, self.samples = 0.0, 0.0, 0
+
+    def add(self, loss: float, weight: float, samples: int) -> None:
+        """Add a batch: its loss, what that was divided by if a mean, and how many samples."""
+        if self._adds_up:
+            weight = 1.0
+        if weight:
+            self.total += float(loss) * float(weight)
+            self.weight += float(weight)
+        self.samples += samples
+
+    @property
+    def value(self) -> float:
+        """The mean of all so far; NaN of no terms. DataError if there were no samples."""
+        some(self.samples)
+        if self._adds_up:
+            return self.total
+        return self.total / self.weight if self.weight else math.nan
+
+
+def denominator(criterion: Any, target: np.ndarray) -> float:
+    """Return what the criterion's latest mean, of this target, was divided by."""
+    return getattr(criterion, "denominator", len(target))
 
 
 def train_step(
@@ -29,30 +73,37 @@ def train_step(
 
 
 def train_epoch(net: Module, loader: Batches, criterion: CrossEntropyLoss, optimizer: SGD) -> float:
-    """Train on every batch of the loader, in training mode; return the mean loss per sample.
+    """Train on every batch of the loader, in training mode; return the mean loss.
+
+    It is the criterion's own mean over all that was seen, whatever the batches: with class weights
+    and ignored targets too (:class:`MeanLoss`).
 
     Parameters
     ----------
     net : Module
     loader : iterable of (x, target)
         A :class:`~npbn.data.DataLoader`, say, or one wrapped in a progress bar.
-    criterion : CrossEntropyLoss or MSELoss, its reduction 'mean'
+    criterion : CrossEntropyLoss or MSELoss
+        Of reduction 'mean', or 'sum', which is added up.
     optimizer : SGD
 
     Raises
     ------
     DataError
-        If the loader gives no batch.
+        If the loader gives no sample.
+    DistributedError
+        If the loader gives the shards of a rank, or the network is ``DataParallel``: there
+        is :func:`npbn.distributed.train_epoch`, and so it is with :func:`evaluate`.
     BatchSizeError
         If BatchNorm meets a last batch of one; ``DataLoader(drop_last=True)`` leaves it out.
     """
+    of_one_process("train_epoch", loader, net)
+    mean = MeanLoss(criterion)
     net.train()
-    total, count = 0.0, 0
     for x, target in loader:
         loss, _ = train_step(net, x, target, criterion, optimizer)
-        total += loss * len(target)
-        count += len(target)
-    return total / some(count)
+        mean.add(loss, denominator(criterion, target), len(target))
+    return mean.value
 
 
 class Evaluation(NamedTuple):
@@ -61,7 +112,7 @@ class Evaluation(NamedTuple):
     Attributes
     ----------
     loss : float
-        Mean over the samples.
+        The criterion's own mean over the samples; NaN if no target counts.
     correct, total : ndarray, shape (classes,), int64
         Samples of each class: those the network got right, and all.
     """
@@ -72,29 +123,33 @@ class Evaluation(NamedTuple):
 
     @property
     def accuracy(self) -> float:
-        """Share of all samples that the network got right."""
-        return float(self.correct.sum() / self.total.sum())
+        """Share of all samples that the network got right; NaN of none."""
+        total = int(self.total.sum())
+        return int(self.correct.sum()) / total if total else math.nan
 
 
 def tally(
-    run: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, float]], loader: Batches
+    run: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, float, float]],
+    loader: Batches,
+    criterion: Any,
 ) -> Evaluation:
     """Run every batch and add up the results.
 
     Parameters
     ----------
     run : callable
-        (x, target) to the logits (N, classes) and the mean loss of the batch.
+        (x, target) to the logits (N, classes), the loss, and what that was divided by.
     loader : iterable of (x, target)
+    criterion : callable
     """
-    loss, count, correct, total = 0.0, 0, 0, 0
+    of_one_process("evaluate", loader)
+    mean, correct, total = MeanLoss(criterion), 0, 0
     for x, target in loader:
-        logits, batch_loss = run(x, target)
+        logits, loss, weight = run(x, target)
         hits, all_ = by_class(logits, target)
         correct, total = correct + hits, total + all_
-        loss += batch_loss * len(target)
-        count += len(target)
-    return Evaluation(loss / some(count), correct, total)
+        mean.add(loss, weight, len(target))
+    return Evaluation(mean.value, correct, total)
 
 
 def by_class(logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +177,8 @@ def evaluate(
         Gives logits (N, classes).
     loader : iterable of (x, target)
     criterion : callable, optional
-        Mean loss of a batch; cross-entropy by default.
+        Mean loss of a batch; cross-entropy by default. With npbn's own losses the result is that
+        of the whole set in one batch (:class:`MeanLoss`), a sum is added up.
     train_mode : bool
         True evaluates as the network trains: BatchNorm then normalises every batch by the
         batch's own statistics, so that a sample's result depends on its neighbours. The
@@ -131,7 +187,7 @@ def evaluate(
     Raises
     ------
     DataError
-        If the loader gives no batch.
+        If the loader gives no sample.
     BatchSizeError
         In train mode, if BatchNorm meets a last batch of one;
         ``DataLoader(drop_last=True)`` leaves it out.
@@ -140,11 +196,12 @@ def evaluate(
     forward = copy.deepcopy(net).train() if train_mode else net.predict
     criterion = CrossEntropyLoss() if criterion is None else copy.copy(criterion)
 
-    def run(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
+    def run(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float, float]:
         logits = forward(x)
-        return logits, criterion(logits, target)
+        loss = criterion(logits, target)
+        return logits, loss, denominator(criterion, target)
 
-    return tally(run, loader)
+    return tally(run, loader, criterion)
 
 
 def some(count: int) -> int:

@@ -1,26 +1,41 @@
-"""Hypothesis profiles, and one thread for each of the two numerical libraries."""
+"""Hypothesis profiles, what is left out by them, and one thread for each numerical library."""
 
+import contextlib
+import importlib.util
 import os
+import re
 
 import pytest
-import threadpoolctl
-import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import npbn
 
-pytest.register_assert_rewrite("helpers", "layer_contract")
+pytest.register_assert_rewrite("helpers", "layer_contract", "contract_cases", "processes")
 
-# HYPOTHESIS_PROFILE=nightly pytest ...
-for profile, max_examples in {"dev": 5, "ci": 100, "nightly": 4000}.items():
-    settings.register_profile(profile, max_examples=max_examples, deadline=None, print_blob=True)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
-if os.environ.get("HYPOTHESIS_PROFILE") == "nightly":
+# HYPOTHESIS_PROFILE=nightly pytest ...: how many examples, and whether the slow tests run. Nothing
+# else in the tests asks how thorough they are to be.
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "dev")
+for name, max_examples in {"dev": 20, "ci": 100, "nightly": 4000}.items():
+    settings.register_profile(
+        name,
+        max_examples=max_examples,
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=[HealthCheck.too_slow],  # what else the machine does decides that
+    )
+settings.load_profile(PROFILE)
+if PROFILE == "nightly":
     os.environ.setdefault("PYTEST_TIMEOUT", "0")  # as long as it takes
 
 # The arrays are tiny, and the thread pools of torch and OpenBLAS would wait for each other.
-torch.set_num_threads(1)
-threadpoolctl.threadpool_limits(1)
+with contextlib.suppress(ImportError):
+    import torch
+
+    torch.set_num_threads(1)
+with contextlib.suppress(ImportError):
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(1)
 
 
 @pytest.fixture(params=["numpy", "numba"], scope="module")
@@ -32,9 +47,28 @@ def engine(request):
         yield request.param
 
 
+# A new Python or NumPy is tried before there is a torch for it: what needs more than is installed
+# is left out, by file.
+MISSING = {
+    name
+    for name in ("torch", "matplotlib", "numba", "onnx", "safetensors")
+    if importlib.util.find_spec(name) is None
+}
+collect_ignore = ["examples", "benchmarks"] if MISSING & {"torch", "matplotlib"} else []
+
+
+def pytest_ignore_collect(collection_path):
+    """Leave out a file that imports what is not installed."""
+    if MISSING and collection_path.suffix == ".py":
+        text = collection_path.read_text(encoding="utf-8")
+        if MISSING & set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE)):
+            return True
+    return None
+
+
 def pytest_collection_modifyitems(items):
     """Leave what takes long to the other profiles: the suite of every day takes a minute."""
-    if settings.default.max_examples < 100:
+    if PROFILE == "dev":
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="slow: HYPOTHESIS_PROFILE=ci runs it"))

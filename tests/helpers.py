@@ -9,7 +9,6 @@ import math
 from fractions import Fraction
 
 import numpy as np
-import torch
 from hypothesis import strategies as st
 
 # What npbn computes in, and what torch computes the reference in.
@@ -94,6 +93,8 @@ def tensor(x, dtype=None, requires_grad=False):
     """Return a copy of `x` as a tensor; None stays None."""
     if x is None:
         return None
+    import torch  # not every Python has it: see conftest.py
+
     return torch.tensor(np.asarray(x, dtype)).requires_grad_(requires_grad)
 
 

@@ -86,7 +86,7 @@ class LayerContract:
                 kept = [result.copy() for result in results]
         layer.eval()
         self.run(layer, 5)[0].backward(grad)
-        for now, then in zip(results, kept, strict=False):
+        for now, then in zip(results[: len(kept)], kept, strict=True):
             assert_same_bits(now, then)
 
     def test_forward_and_backward_change_neither_input_nor_grad_output(self):

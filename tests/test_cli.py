@@ -1,12 +1,11 @@
 """The command line: what it prints, what it writes, and how it fails."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from processes import run_python
 
 import npbn
 from npbn.cli import main
@@ -219,9 +218,8 @@ def test_an_error_is_one_line_without_a_traceback(arguments, fragments, net, tmp
     assert not (tmp_path / "out.npz").exists()
 
 
-def test_the_module_is_the_command_and_its_help_teaches(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "npbn", "--help"], capture_output=True, text=True, check=True
-    )
+@pytest.mark.process
+def test_the_module_is_the_command_and_its_help_teaches():
+    shown = run_python("-m", "npbn", "--help").out
     for word in ("info", "convert", "fold", "export-onnx", "diff", "predict", "exit status"):
-        assert word in done.stdout
+        assert word in shown

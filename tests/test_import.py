@@ -1,59 +1,64 @@
-"""What `import npbn` loads, and which part of npbn may import which."""
+"""What `import npbn` loads, and which part of npbn may import which.
+
+Imports are found in the syntax tree, wherever they stand: those inside of functions too.
+"""
 
 import ast
 import importlib
-import os
-import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from processes import run_python
 
 import npbn
 
 PACKAGE = Path(npbn.__file__).parent
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 PARTS = {Path(file).parts[0].removesuffix(".py") for file in FILES}
-TOP = ["layers", "data", "optim", "models", "training", "torch_reference"]
-AFTER = ["data", "optim", "testing", "torch_reference", "training"]  # with networks, not to train
-# What a part may not import of npbn; a file that is not named here is for all of them to use.
-MAY_NOT_IMPORT = {
-    "functional": [*TOP, "init"],
-    "layers": TOP[1:],
-    "data": [*TOP[:1], *TOP[2:], "init"],
-    "optim.py": ["data", "models", "training", "torch_reference"],
-    "models.py": ["data", "optim", "training", "torch_reference"],
-    "training.py": ["models", "torch_reference"],
-    "checkpoint": [
-        "data",
-        "functional",
-        "layers",
-        "models",
-        "optim",
-        "torch_reference",
-        "training",
-    ],
-    "config.py": AFTER,
-    "folding.py": AFTER,
-    "onnx_export.py": AFTER,
-    "population.py": AFTER,
-    "rebuilding.py": AFTER,
-    "distributed": ["models", "testing", "torch_reference"],
-    "cli.py": ["testing", "torch_reference"],
-    "cli_inputs.py": ["testing", "torch_reference"],
-    "__main__.py": ["testing", "torch_reference"],
-    "__init__.py": ["torch_reference", "testing", "distributed"],
-    "torch_reference.py": ["models", "testing"],
-    "testing": [],
+
+# What a part may import of npbn, beside itself; "npbn" is the package from outside.
+PLAIN = {"errors", "arrays", "quoting"}  # which know of nothing else in npbn
+LAYERS = {*PLAIN, "rng", "functional", "layers"}  # which know no engine
+MAY_IMPORT = {
+    "errors": set(),
+    "arrays": set(),
+    "quoting": set(),
+    "rng": set(),
+    "engines": {"errors"},
+    "functional": {"errors", "rng", "engines"},
+    "init": {"errors", "rng"},
+    "layers": {*PLAIN, "rng", "functional", "init"},
+    "models": LAYERS,
+    "population": LAYERS | {"ranks"},
+    "ranks": {"errors"},
+    "optim": {"errors", "layers", "engines"},
+    "data": {"errors", "rng", "checkpoint"},  # how a file is replaced
+    "config": LAYERS,
+    "rebuilding": LAYERS | {"config"},
+    "checkpoint": {*PLAIN, "config"},  # the description of a network goes into its file
+    "folding": LAYERS,
+    "onnx_export": LAYERS | {"checkpoint", "folding"},
+    "training": LAYERS | {"optim", "ranks"},
+    "distributed": LAYERS | {"data", "optim", "population", "training"},
+    "torch_reference": LAYERS | {"ranks", "training"},
+    "testing": {"errors", "npbn"},
+    "cli": {*PLAIN, "npbn", "checkpoint", "cli_inputs"},
+    "cli_inputs": {*PLAIN, "npbn", "checkpoint", "layers"},
+    "__main__": {"cli"},
+    "__init__": PARTS - {"torch_reference", "testing", "distributed"},
 }
 
-
-# The packages that files import where they are called for.
+# The packages, beside NumPy, that a part may import; all of them extras, none by `import npbn`.
 EXTRAS = {
+    "engines/numba_": {"numba"},
+    "torch_reference.py": {"torch", "torchvision"},
     "onnx_export.py": {"onnx"},
     "checkpoint/safetensors_file.py": {"safetensors"},
     "distributed/mpi.py": {"mpi4py"},
     "distributed/watch.py": {"mpi4py"},
+    "testing": {"torch", "hypothesis", "tqdm"},
 }
 
 
@@ -68,9 +73,16 @@ def imported(file):
             base = parents[: len(parents) - node.level + 1] if node.level else []
             base = ".".join(base + ([node.module] if node.module else []))
             names |= {f"{base}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Constant) and str(node.value).startswith("npbn.engines."):
+            names.add(node.value)  # the engines are imported by name
     return names
 
 
+def part_of(file):
+    return Path(file).parts[0].removesuffix(".py")
+
+
+@pytest.mark.process
 def test_import_loads_nothing_beyond_numpy_and_the_standard_library():
     program = (
         "import sys, numpy.random\n"  # some modules of NumPy are not below its name
@@ -79,53 +91,63 @@ def test_import_loads_nothing_beyond_numpy_and_the_standard_library():
         "names = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
         "print(*sorted(names - sys.stdlib_module_names - {'numpy'}))\n"
     )
-    path = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert done.stderr == ""
-    assert done.stdout == "npbn\n"
+    assert run_python("-W", "error", "-c", program) == (0, "npbn\n", "")
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_torch_is_imported_by_the_reference_alone(file):
-    tops = {name.partition(".")[0] for name in imported(file)}
-    if file == "torch_reference.py":
-        assert "torch" in tops
-    elif not file.startswith("testing/"):
-        assert tops - sys.stdlib_module_names <= {"numpy", "npbn"} | EXTRAS.get(file, set())
-    else:
-        assert "torchvision" not in tops
-
-
-@pytest.mark.parametrize("file", FILES)
-def test_the_arrows_between_the_parts_hold(file):
-    part = Path(file).parts[0]
-    forbidden = MAY_NOT_IMPORT.get(part, [*TOP, "functional"])
-    for name in imported(file):
-        top, _, rest = name.partition(".")
-        if top == "npbn":
-            target = rest.partition(".")[0]
-            if (
-                part in ("testing", "cli.py", "cli_inputs.py") and not target
-            ):  # outside, as npbn's users are
+def test_other_packages_are_imported_where_they_are_named_and_there_they_are():
+    wrong, used = [], defaultdict(set)
+    for file in FILES:
+        allowed = [name for name in EXTRAS if file == name or file.startswith(f"{name}/")]
+        for name in imported(file):
+            package = name.partition(".")[0]
+            if package in sys.stdlib_module_names | {"numpy", "npbn"}:
                 continue
-            assert target not in forbidden, f"{file} imports {name}"
-            # Not `from npbn import Linear`: that goes through all of npbn, and round in a circle.
-            assert target in PARTS, f"{file} imports {name}"
+            if not any(package in EXTRAS[part] for part in allowed):
+                wrong.append(f"{file} imports {name}")
+            for part in allowed:
+                used[part].add(package)
+    assert wrong == []
+    assert used == EXTRAS
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if not Path(f).name.startswith("_")])
-def test_every_public_name_exists(file):
-    module = importlib.import_module("npbn." + file.removesuffix(".py").replace("/", "."))
-    names = getattr(module, "__all__", [])
-    assert [name for name in names if not hasattr(module, name)] == []
+def test_every_part_imports_only_what_is_below_it():
+    wrong = []
+    for file in FILES:
+        part = part_of(file)
+        for name in imported(file):
+            top, _, rest = name.partition(".")
+            target = rest.partition(".")[0]
+            if target not in PARTS:  # `from npbn import Linear` goes through all of npbn
+                target = "npbn"
+            if top == "npbn" and target not in MAY_IMPORT[part] | {part}:
+                wrong.append(f"{file} imports {name}")
+    assert wrong == []
+    assert set(MAY_IMPORT) == PARTS
 
 
-def test_the_packages_list_their_public_names_once_and_have_them():
-    for module in (npbn, npbn.functional, npbn.data, npbn.layers, npbn.errors, npbn.init):
-        assert len(set(module.__all__)) == len(module.__all__)
-        assert [name for name in module.__all__ if not hasattr(module, name)] == []
+def test_no_layer_chooses_an_engine():
+    wrong = [
+        f"{file} imports {name}"
+        for file in FILES
+        if part_of(file) != "engines"
+        for name in imported(file)
+        if name.startswith(("npbn.engines.numpy_", "npbn.engines.numba_"))
+    ]
+    assert wrong == []
+
+
+def test_every_public_name_exists_and_is_listed_once():
+    wrong, modules = [], 0
+    for file in FILES:
+        if Path(file).name == "__main__.py" or file.startswith("engines/numba_"):
+            continue
+        name = "npbn." + file.removesuffix(".py").replace("/", ".")
+        module = importlib.import_module(name.removesuffix(".__init__"))
+        names = getattr(module, "__all__", [])
+        modules += bool(names)
+        wrong += [f"{name}.{missing}" for missing in names if not hasattr(module, missing)]
+        wrong += [f"{name}.{twice}" for twice in names if names.count(twice) > 1]
+    assert wrong == []
+    for module in (npbn, npbn.functional, npbn.data, npbn.layers, npbn.errors, npbn.engines):
+        assert module.__all__
+    assert modules >= 8

@@ -134,10 +134,7 @@ def test_nothing_stale_is_left_behind(disturbance, rng, first, second):
 
 
 @pytest.mark.slow
-def test_memory_is_given_back_after_a_large_batch(road):
-    if road != "small":
-        pytest.skip("takes a second, and what is kept for the next step is the same everywhere")
-
+def test_memory_is_given_back_after_a_large_batch():
     def held_after(batches):
         """Return the bytes that are held after steps with these batches."""
         rng = np.random.default_rng(0)

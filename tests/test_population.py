@@ -1,4 +1,4 @@
-"""update_batch_norm: the statistics of a data set, exact, or averaged as torch does."""
+"""update_batch_norm: the statistics of a data set, and nothing else is changed."""
 
 import copy
 import math
@@ -6,7 +6,6 @@ import math
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-import torch
 from helpers import (
     along,
     assert_same_bits,
@@ -14,11 +13,9 @@ from helpers import (
     channels_last,
     exact_statistics,
     rngs,
-    tensor,
 )
 from hypothesis import given
-from torch import nn
-from torch.optim.swa_utils import update_bn
+from population_networks import BOTH, NETWORKS, STATISTICS, VARIANTS, fill, norms
 
 import npbn
 from npbn import (
@@ -29,60 +26,15 @@ from npbn import (
     DataLoader,
     Dropout,
     Flatten,
-    Identity,
     Linear,
     Module,
     ReLU,
     Sequential,
     Sigmoid,
-    torch_reference,
 )
 from npbn.errors import BatchSizeError, DataError, ShapeError
 from npbn.layers.batch_norm import BatchNorm
 from npbn.population import update_batch_norm
-from npbn.torch_reference import copy_to_torch
-
-BOTH = pytest.mark.parametrize("average_batches", [False, True], ids=["exact", "averaged"])
-
-
-def fill(net, rng):
-    """Draw parameters and statistics; return the network."""
-    for parameter in net.parameters():
-        parameter.data[...] = rng.uniform(-1, 1, parameter.shape)
-    for name, buffer in net.named_buffers():
-        buffer[...] = 7 if name.endswith("tracked") else rng.uniform(0.5, 2, buffer.shape)
-    return net
-
-
-def norms(net):
-    return [module for module in net.modules() if isinstance(module, BatchNorm)]
-
-
-NETWORKS = {
-    "MLP": (lambda dtype: npbn.MLP(4, 5, 3, dtype=dtype), (4,)),
-    "CNN": (lambda dtype: npbn.CNN(2, 4, 3, 3, dtype=dtype), (2, 4, 4)),
-    "nested": (
-        lambda dtype: Sequential(
-            BatchNorm1d(4, dtype=dtype),
-            Sequential(Dropout(0.5), Linear(4, 3, dtype=dtype)),
-            Sequential(Sequential(BatchNorm1d(3, affine=False, dtype=dtype), Sigmoid())),
-            Linear(3, 2, dtype=dtype),
-            BatchNorm1d(2, momentum=None, dtype=dtype),
-        ),
-        (4,),
-    ),
-}
-VARIANTS = {
-    "variants": (
-        lambda dtype: Sequential(
-            npbn.GhostBatchNorm1d(4, 2, dtype=dtype),
-            Linear(4, 3, dtype=dtype),
-            npbn.BatchRenorm1d(3, 3.0, 5.0, dtype=dtype),
-        ),
-        (4,),
-    ),
-}
-
 
 # -- the population -------------------------------------------------------------------------
 
@@ -236,81 +188,6 @@ def test_a_norm_that_runs_twice_is_measured_by_all_that_reaches_it():
     assert_within(norm.running_var, reaching.var(axis=0, ddof=1), bound)
 
 
-# -- torch's average ------------------------------------------------------------------------
-
-
-def its_nested():
-    return nn.Sequential(
-        nn.BatchNorm1d(4),
-        nn.Sequential(nn.Identity(), nn.Linear(4, 3)),
-        nn.Sequential(nn.Sequential(nn.BatchNorm1d(3, affine=False), nn.Sigmoid())),
-        nn.Linear(3, 2),
-        nn.BatchNorm1d(2, momentum=None),
-    )
-
-
-def its(network):
-    if network == "nested":
-        return its_nested().double()
-    sizes = {"MLP": (4, 5, 3), "CNN": (2, 4, 3, 3)}[network]
-    return getattr(torch_reference, network)(*sizes, dtype=torch.float64)
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-@given(
-    rng=rngs(),
-    batch_sizes=st.lists(st.integers(4, 8), min_size=1, max_size=4),
-    tuples=st.booleans(),
-    training=st.booleans(),
-)
-def test_averaged_they_are_torchs(network, rng, batch_sizes, tuples, training):
-    """2^-40 of the largest number, 4,000 roundings; each sees less than 1,000: as in test_models,
-    where there is the way back too."""
-    make, shape = NETWORKS[network]
-    net, model = make(np.float64), its(network)
-    if network == "nested":
-        setattr(net[1], "0", Identity())  # dropout draws differently in torch
-    fill(net, rng).train(training)
-    copy_to_torch(net, model)
-    data = [rng.normal(1, 2, (size, *shape)) for size in batch_sizes]
-    update_bn([(tensor(x), 0) if tuples else tensor(x) for x in data], model.train(training))
-    update_batch_norm(net, iter([(x, 0) if tuples else x for x in data]), average_batches=True)
-    expected = {key: value.numpy() for key, value in model.state_dict().items()}
-    assert net.state_dict().keys() == expected.keys()
-    bound = 2**-40 * max(np.abs(value).max() for value in expected.values())
-    for key, value in expected.items():
-        assert_within(net.state_dict()[key], value, bound, key)
-
-
-def test_averaged_a_norm_that_occurs_twice_is_torchs():
-    rng = np.random.default_rng(0)
-    (norm, linear), (its_norm, its_linear) = (
-        (lib.BatchNorm1d(2), lib.Linear(2, 2)) for lib in (npbn, nn)
-    )
-    net, model = (
-        Sequential(norm, linear, norm).double(),
-        nn.Sequential(its_norm, its_linear, its_norm),
-    )
-    fill(net, rng)
-    copy_to_torch(net, model.double())
-    data = [rng.normal(size=(5, 2)) for _ in range(3)]
-    update_batch_norm(net, data, average_batches=True)
-    update_bn(map(tensor, data), model)
-    for key, value in model.state_dict().items():
-        assert_within(net.state_dict()[key], value.numpy(), 1e-12, key)
-    assert norm.num_batches_tracked == 6
-
-
-def test_averaged_each_ghost_is_a_batch():
-    rng, data = np.random.default_rng(0), np.random.default_rng(1).normal(size=(3, 7, 2))
-    ghosts, norm = npbn.GhostBatchNorm1d(2, 3, dtype=np.float64), BatchNorm1d(2, dtype=np.float64)
-    update_batch_norm(fill(ghosts, rng), data, average_batches=True)
-    parts = [part for x in data for part in (x[:4], x[4:])]
-    update_batch_norm(fill(norm, rng), parts, average_batches=True)
-    for name in STATISTICS:
-        assert_same_bits(getattr(ghosts, name), getattr(norm, name), name)
-
-
 # -- nothing else changes -------------------------------------------------------------------
 
 
@@ -346,16 +223,13 @@ def everything(net):
     return shown
 
 
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-
-
 @BOTH
 @given(rng=rngs())
 def test_nothing_but_the_statistics_of_what_is_not_frozen_changes(average_batches, rng):
     net, data = drawn(rng), [rng.normal(1, 2, (5, 3)) for _ in range(3)]
-    y = net(data[0])
     twin = copy.deepcopy(net)
-    twin._pending = net._pending
+    y = net(data[0])
+    twin(data[0])
     before, arrays = everything(net), [array for _, array in net._state()]
     update_batch_norm(net, data, average_batches=average_batches)
     after = everything(net)
@@ -405,6 +279,7 @@ IN_EITHER_WAY = {
     "loader": (Stop, lambda: Passes([X, stop]), ""),
     "shape": (ShapeError, lambda: [X, X[:, :2]], "BatchNorm1d(3)"),
     "nothing": (DataError, lambda: [], "expected a loader with data, got none"),
+    "empty batches": (DataError, lambda: [X[:0], X[:0]], "expected a loader with data, got none"),
     "one value": (BatchSizeError, lambda: [X[:1]], "Expected more than 1 value per channel"),
 }
 IN_SEVERAL_PASSES = {
@@ -413,7 +288,6 @@ IN_SEVERAL_PASSES = {
     "iterator": (DataError, lambda: iter([X, X]), "an iterator has one only"),
     "generator": (DataError, lambda: (x for x in [X, X]), "3 passes, one for every BatchNorm"),
     "last pass": (DataError, lambda: Passes([X], [X], []), "got none in number 3"),
-    "empty batches": (BatchSizeError, lambda: [X[:0], X[:0]], "got 0"),
 }
 FAILURES = [
     *((failure, average) for failure in IN_EITHER_WAY for average in (False, True)),

@@ -1,7 +1,6 @@
 """torch_reference: copies of weights, differences, and torchvision's reader beside npbn's."""
 
 import gzip
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from helpers import array, assert_same_bits, rngs, tensor
 from hypothesis import given
+from processes import run_python
 
 import npbn
 from npbn import models, torch_reference
@@ -135,6 +135,7 @@ def test_torchvision_finds_nothing_without_a_download(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.process
 def test_the_import_helper_declares_the_operators_that_a_misfit_torchvision_lacks(tmp_path):
     """In a fresh interpreter: what is declared to torch stays declared."""
     (tmp_path / "torchvision.py").write_text(
@@ -148,9 +149,7 @@ def test_the_import_helper_declares_the_operators_that_a_misfit_torchvision_lack
         "from npbn.torch_reference import _import_torchvision\n"
         "print(_import_torchvision().answer, _import_torchvision().answer)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stderr == ""
-    assert done.stdout == "42 42\n"
+    assert run_python("-c", program) == (0, "42 42\n", "")
 
 
 def test_the_import_helper_hides_no_other_error(tmp_path, monkeypatch):

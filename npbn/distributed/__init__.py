@@ -7,11 +7,13 @@ load this package.
 """
 
 from npbn.distributed.communicator import Communicator
+from npbn.distributed.conversion import convert_sync_batch_norm, revert_sync_batch_norm
 from npbn.distributed.data_parallel import DataParallel
 from npbn.distributed.loader import DataLoader
 from npbn.distributed.mpi import communicator
-from npbn.distributed.sync_batch_norm import SyncBatchNorm, convert_sync_batch_norm
-from npbn.distributed.training import evaluate, train_step
+from npbn.distributed.population import update_batch_norm
+from npbn.distributed.sync_batch_norm import SyncBatchNorm
+from npbn.distributed.training import evaluate, train_epoch, train_step
 
 __all__ = [
     "Communicator",
@@ -21,5 +23,8 @@ __all__ = [
     "communicator",
     "convert_sync_batch_norm",
     "evaluate",
+    "revert_sync_batch_norm",
+    "train_epoch",
     "train_step",
+    "update_batch_norm",
 ]

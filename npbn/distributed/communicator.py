@@ -13,6 +13,16 @@ from npbn.errors import DistributedError
 TEXT = 512  # bytes of a problem that a rank tells the others
 
 
+def encoded(text: str) -> bytes:
+    """Return a text as bytes to send, whatever it holds; half a surrogate is no UTF-8."""
+    return text.encode(errors="backslashreplace")
+
+
+def decoded(content: bytes) -> str:
+    """Return the text of bytes that may be cut and padded."""
+    return content.rstrip(b"\0").decode(errors="ignore")
+
+
 class Exchange(Protocol):
     """A sum over all ranks that is under way."""
 
@@ -51,9 +61,9 @@ def agree(comm: Communicator, problem: str, what: str) -> None:
         if problem:
             raise DistributedError(f"{what}: {problem}")
         return
-    encoded = problem.encode()[:TEXT].ljust(TEXT, b"\0")
-    texts = comm.allgather(np.frombuffer(encoded, np.float64), what)
-    problems = [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in texts]
+    mine = encoded(problem)[:TEXT].ljust(TEXT, b"\0")
+    texts = comm.allgather(np.frombuffer(mine, np.float64), what)
+    problems = [decoded(row.tobytes()) for row in texts]
     found = [f"rank {rank}: {text}" for rank, text in enumerate(problems) if text]
     if found:
         raise DistributedError(f"{what}: " + "; ".join(found))
@@ -61,13 +71,13 @@ def agree(comm: Communicator, problem: str, what: str) -> None:
 
 def broadcast_text(comm: Communicator, text: str, what: str) -> str:
     """Return rank 0's text."""
-    encoded = np.frombuffer(text.encode(), np.uint8).copy()
-    length = np.array([encoded.size])
+    content = np.frombuffer(text.encode(errors="surrogatepass"), np.uint8).copy()
+    length = np.array([content.size])
     comm.broadcast(length, what)
     if comm.rank:
-        encoded = np.empty(length[0], np.uint8)
-    comm.broadcast(encoded, what)
-    return encoded.tobytes().decode()
+        content = np.empty(length[0], np.uint8)
+    comm.broadcast(content, what)
+    return content.tobytes().decode(errors="surrogatepass")
 
 
 def raise_not_finite(comm: Communicator, here: bool, what: str) -> None:

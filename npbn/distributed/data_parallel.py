@@ -1,6 +1,6 @@
 """One network on several processes, each with a shard of every batch."""
 
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from math import isfinite, nan
 from typing import Any
 
@@ -47,6 +47,8 @@ class DataParallel(Module):
         ``net.module``, on rank 0.
     loss : float or None
         The loss over all ranks, of the latest `backward` that was given a criterion.
+    denominator : float
+        What that mean was divided by, over all ranks; 1 of a sum.
 
     Raises
     ------
@@ -76,6 +78,7 @@ class DataParallel(Module):
         self.comm = communicator(comm)
         self.module = net
         self.loss: float | None = None
+        self.denominator = 1.0
         if self.comm.size == 1:
             return
         mine = description(net).splitlines()
@@ -85,11 +88,18 @@ class DataParallel(Module):
             for a, b in zip_longest(mine, theirs, fillvalue="nothing more")
             if a != b
         )
-        agree(self.comm, next(differences, ""), "DataParallel")
+        fixed = (
+            f"expected arrays that can be written to, got a read-only {key}"
+            for key, array in net._state()
+            if not array.flags.writeable
+        )
+        agree(self.comm, next(chain(differences, fixed), ""), "DataParallel")
         for array in {id(a): a for _, a in net._state()}.values():
             same = np.ascontiguousarray(array)
             self.comm.broadcast(same, "DataParallel")
             array[...] = same
+        for parameter in net.parameters():
+            parameter.changed()
 
     def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, Any]:
         y, cache = self.module._apply(x, predict)
@@ -148,6 +158,7 @@ class DataParallel(Module):
         grad_output = np.asarray(grad_output)
         if self.comm.size == 1:
             self.loss = None if criterion is None else criterion.loss
+            self.denominator = len(grad_output) if criterion is None else criterion.denominator
             return super().backward(grad_output, input_grad)
         grad_output = grad_output * grad_output.dtype.type(self._share(grad_output, criterion))
         with Buckets(self.module, self.comm):
@@ -173,8 +184,9 @@ class DataParallel(Module):
         broken = [f"rank {rank}: loss {x}" for rank, x in losses.items() if not isfinite(x)]
         if broken:
             raise DistributedError(f"expected a finite loss on all ranks, got {'; '.join(broken)}")
-        total = sum(count for count, _, _ in parts)
+        self.denominator = total = sum(count for count, _, _ in parts)
         if reduction != "mean":
+            self.denominator = 1.0
             self.loss = sum(loss for _, loss, _ in parts)
             return 1.0
         if criterion is not None:

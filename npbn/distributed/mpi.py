@@ -7,7 +7,7 @@ from zlib import crc32
 
 import numpy as np
 
-from npbn.distributed.communicator import Communicator, Exchange
+from npbn.distributed.communicator import Communicator, Exchange, encoded
 from npbn.distributed.watch import TIMEOUT, Watch
 from npbn.errors import DistributedError
 
@@ -58,7 +58,7 @@ class MPICommunicator:
     def _stamp(self, what: str) -> float:
         """Count an exchange; the number and `what` have to be the same on every rank."""
         self._watch.enter(what)
-        return float(crc32(f"{self._watch.number} {what}".encode()))
+        return float(crc32(encoded(f"{self._watch.number} {what}")))
 
     def _start(self, operation: Callable[[], "MPI.Request"]) -> "MPI.Request":
         request = self._guarded(operation)

@@ -17,9 +17,6 @@ from npbn.functional.batch_norm_shards import (
 )
 from npbn.functional.statistics import BatchStatistics, merge_all, two_parts
 from npbn.layers.batch_norm import BatchNorm
-from npbn.layers.batch_renorm import BatchRenorm
-from npbn.layers.ghost_batch_norm import GhostBatchNorm
-from npbn.layers.module import Module
 
 # Ranks up to which every rank gets the statistics of all and merges them: one message each, of a
 # size that grows with P. Beyond, two sums over the ranks, whose size does not. At 256 channels both
@@ -180,46 +177,3 @@ def summed(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchS
     missed = sums / max(total, 1)
     m2 = np.maximum(squares - sums * missed, 0)
     return BatchStatistics(total, np.stack([*two_parts(centre, missed), m2]))
-
-
-def convert_sync_batch_norm(net: Module, comm: Any = None) -> Module:
-    """Turn the BatchNorm layers of a network into :class:`SyncBatchNorm`; return the network.
-
-    In place: each layer is replaced by one with the same parameters and running statistics (the
-    same objects, so that an optimizer goes on with them), arguments and mode; a layer that occurs
-    twice by one. ``GhostBatchNorm`` and ``BatchRenorm`` layers, whose purpose it is to look at
-    small batches, stay as they are. A network that is a BatchNorm layer itself is not changed: the
-    new layer is returned.
-
-    ``npbn.to_config`` describes the layers as what they were: a network made from that description,
-    with the ``state_dict`` of this one, is one for one process, to be folded, exported or converted
-    again.
-
-    Parameters
-    ----------
-    net : Module
-    comm : mpi4py.MPI.Comm, Communicator, or None
-        The ranks; None is ``MPI.COMM_WORLD``.
-    """
-    comm = communicator(comm)
-    if _converts(net):
-        return _synchronised(net, comm)
-    replaced: dict[int, SyncBatchNorm] = {}
-    for module in list(net.modules()):
-        for name, child in list(module._submodules()):
-            if _converts(child):
-                if id(child) not in replaced:
-                    replaced[id(child)] = _synchronised(child, comm)
-                setattr(module, name, replaced[id(child)])
-    return net
-
-
-def _converts(module: Module) -> bool:
-    kept = SyncBatchNorm | GhostBatchNorm | BatchRenorm
-    return isinstance(module, BatchNorm) and not isinstance(module, kept)
-
-
-def _synchronised(layer: BatchNorm, comm: Communicator) -> SyncBatchNorm:
-    sync = SyncBatchNorm.__new__(SyncBatchNorm)
-    vars(sync).update(layer.__getstate__(), comm=comm, described_as=type(layer))
-    return sync

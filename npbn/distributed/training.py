@@ -10,7 +10,7 @@ from npbn.distributed.mpi import communicator
 from npbn.errors import DistributedError
 from npbn.layers import CrossEntropyLoss, Module, MSELoss
 from npbn.optim import SGD
-from npbn.training import Batches, Criterion, Evaluation, by_class, some
+from npbn.training import Batches, Criterion, Evaluation, MeanLoss, by_class, denominator
 
 
 def train_step(
@@ -35,6 +35,25 @@ def train_step(
     net.backward(criterion.backward(), input_grad=False, criterion=criterion)
     optimizer.step()
     return net.loss, logits
+
+
+def train_epoch(
+    net: DataParallel,
+    loader: Batches,
+    criterion: CrossEntropyLoss | MSELoss,
+    optimizer: SGD,
+) -> float:
+    """Train on this rank's shard of every batch; return the mean loss over all ranks.
+
+    :func:`npbn.train_epoch` of the whole batches; the loader is a
+    :class:`npbn.distributed.DataLoader`, say.
+    """
+    mean = MeanLoss(criterion)
+    net.train()
+    for x, target in loader:
+        loss, _ = train_step(net, x, target, criterion, optimizer)
+        mean.add(loss, net.denominator, 1)  # this rank may have none of its samples
+    return mean.value
 
 
 def evaluate(
@@ -71,21 +90,20 @@ def evaluate(
 
     Notes
     -----
-    Two gathers, of 8 · (1 + 2) bytes a rank and of 8 · (1 + 3 batches + 2 classes).
+    Two gathers, of 8 · (1 + 2) bytes a rank and of 8 · (1 + 3 + 2 classes).
     """
     comm = communicator(comm)
     forward = copy.deepcopy(net).train() if train_mode else net.predict
     criterion = CrossEntropyLoss() if criterion is None else copy.copy(criterion)
-    batches, tallies = [], []
+    mean, tallies = MeanLoss(criterion), []
     for x, target in loader:
         logits = forward(x)
         tallies.append(np.concatenate(by_class(logits, target)))
-        loss = criterion(logits, target) if len(target) else 0.0
-        weight = getattr(criterion, "denominator", len(target)) if len(target) else 0.0
-        batches.append((loss if weight else 0.0, weight, len(target)))
+        if len(target):
+            mean.add(criterion(logits, target), denominator(criterion, target), len(target))
     classes = len(tallies[0]) // 2 if tallies else 0
-    sizes = np.array([[len(batches), classes]], np.float64)
-    mine = np.concatenate([np.ravel(batches), np.ravel(np.sum(tallies, axis=0))])
+    sizes = np.array([[len(tallies), classes]], np.float64)
+    mine = np.array([mean.total, mean.weight, mean.samples, *np.ravel(np.sum(tallies, axis=0))])
     everyone = mine[None]
     if comm.size > 1:
         sizes = comm.allgather(sizes[0], "evaluate")
@@ -95,13 +113,8 @@ def evaluate(
                 + ", ".join(f"{count:g} ({classes:g})" for count, classes in sizes)
             )
         everyone = comm.allgather(mine, "evaluate")
-    parts, rest = np.split(everyone, [3 * len(batches)], axis=1)
-    losses, weights, counts = parts.reshape(comm.size, len(batches), 3).transpose(2, 0, 1)
-    samples = counts.sum(axis=0)
-    with np.errstate(invalid="ignore"):  # of a batch that counts for nothing
-        means = (losses * weights).sum(axis=0) / weights.sum(axis=0)
-        if getattr(criterion, "reduction", "mean") == "sum":
-            means = losses.sum(axis=0)
-        loss = np.where(samples > 0, means * samples, 0.0).sum() / some(int(samples.sum()))
-    right, number = rest.sum(axis=0).astype(np.int64).reshape(2, classes)
-    return Evaluation(float(loss), right, number)
+    with np.errstate(all="ignore"):
+        mean.total, mean.weight, mean.samples, *rest = everyone.sum(axis=0).tolist()
+    loss = mean.value
+    right, number = np.array(rest, np.int64).reshape(2, classes)
+    return Evaluation(loss, right, number)

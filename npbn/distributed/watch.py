@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from npbn.distributed.communicator import decoded, encoded
 from npbn.errors import DistributedError
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class Watch:
     # -- notes ------------------------------------------------------------------------------
 
     def _tell(self, note: Note) -> None:
-        text = f"{note.kind} {note.number} {note.text}".encode()[:SIZE]
+        text = encoded(f"{note.kind} {note.number} {note.text}")[:SIZE]
         content = np.frombuffer(text.ljust(SIZE, b"\0"), np.uint8)
         for rank in range(self._comm.size):
             if rank != self._rank:
@@ -186,8 +187,7 @@ class Watch:
         while self._comm.Iprobe(status=status):
             content = np.empty(SIZE, np.uint8)
             self._comm.Recv(content, status.Get_source())
-            text = content.tobytes().rstrip(b"\0").decode(errors="ignore")
-            kind, number, rest = text.split(" ", 2)
+            kind, number, rest = decoded(content.tobytes()).split(" ", 2)
             self._notes[status.Get_source()] = Note(kind, int(number), rest)
 
     # -- the end ----------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class Watch:
             return
         error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
         if error is not None and not self._failure:
-            self.fail(f"{type(error).__name__}: {error}")
+            self.fail(_named(error))
         if not self._failure:
             self._tell(Note(ENDED, self.number, ""))
             return
@@ -219,16 +219,25 @@ class Watch:
         return len(ended | gone) == self._comm.size - 1
 
 
+def _named(error: BaseException) -> str:
+    """Return kind and text of an error, which need not have one."""
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except BaseException as broken:  # whatever its __str__ does
+        return f"{name}, whose text cannot be had ({type(broken).__name__})"
+
+
 def _places(comm: "MPI.Comm") -> list[tuple[str, int]]:
     """Return the machine and the process of every rank."""
     from mpi4py import MPI
 
     mine = np.zeros(SIZE, np.uint8)
-    text = f"{os.getpid()} {MPI.Get_processor_name()}".encode()[:SIZE]
+    text = encoded(f"{os.getpid()} {MPI.Get_processor_name()}")[:SIZE]
     mine[: len(text)] = np.frombuffer(text, np.uint8)
     everyone = np.empty((comm.size, SIZE), np.uint8)
     comm.Allgather(mine, everyone)
-    texts = [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in everyone]
+    texts = [decoded(row.tobytes()) for row in everyone]
     pairs = [text.split(" ", 1) for text in texts]
     return [(node, int(process)) for process, node in pairs]
 

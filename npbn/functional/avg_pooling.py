@@ -8,16 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npbn.functional.checks import float_array
+from npbn.engines.windows import Windows
+from npbn.functional.checks import float_array, wide
 from npbn.functional.pooling_checks import (
     adapted_size,
-    along,
     check_divisor,
     place_windows,
-    resized,
-    wide,
 )
-from npbn.functional.windows import Windows
 
 
 class Spans(NamedTuple):
@@ -239,18 +236,18 @@ def _average_backward(grad_output: np.ndarray, cache: AvgPoolCache) -> np.ndarra
 
 
 def _sums(x: np.ndarray, axis: int, spans: Spans) -> np.ndarray:
-    y = np.zeros(resized(x, axis, len(spans.lengths)), x.dtype)
+    y = np.zeros(_resized(x, axis, len(spans.lengths)), x.dtype)
     for outputs, inputs in spans.steps:
-        total, part = y[along(axis, outputs)], x[along(axis, inputs)]
+        total, part = y[_along(axis, outputs)], x[_along(axis, inputs)]
         total += part if part.shape == total.shape else part.sum(axis=axis, keepdims=True)
     return y
 
 
 def _spread(grad: np.ndarray, axis: int, spans: Spans) -> np.ndarray:
     """Do the transpose of `_sums`: give each input the sum of its outputs' gradients."""
-    x = np.zeros(resized(grad, axis, spans.size), grad.dtype)
+    x = np.zeros(_resized(grad, axis, spans.size), grad.dtype)
     for outputs, inputs in spans.steps:
-        x[along(axis, inputs)] += grad[along(axis, outputs)]
+        x[_along(axis, inputs)] += grad[_along(axis, outputs)]
     return x
 
 
@@ -278,3 +275,13 @@ def _adaptive_spans(size: int, count: int) -> Spans:
 def _one_by_one(starts: np.ndarray, ends: np.ndarray) -> tuple[tuple[slice, slice], ...]:
     spans = zip(starts.tolist(), ends.tolist(), strict=True)
     return tuple((slice(o, o + 1), slice(*span)) for o, span in enumerate(spans))
+
+
+def _along(axis: int, part: slice) -> tuple:
+    """Return the index of a part of axis −2 or −1."""
+    return (..., part) if axis == -1 else (..., part, slice(None))
+
+
+def _resized(x: np.ndarray, axis: int, size: int) -> tuple[int, ...]:
+    """Return the shape of `x`, but for the size of axis −2 or −1."""
+    return (*x.shape[:-1], size) if axis == -1 else (*x.shape[:-2], size, x.shape[-1])

@@ -208,8 +208,8 @@ def batch_norm_backward(
             _scaled(grad, vectors, grad_input)
     if input_grad:
         grad_input = like(grad_input, grad_output)
-    grad_weight, grad_bias = rounded(sums, dtype)
-    return grad_input, grad_weight, grad_bias
+    sums = rounded(sums, dtype)
+    return grad_input, sums[0], sums[1]
 
 
 @fused

@@ -44,7 +44,7 @@ def batch_norm(
         If they do not fit together; nothing has been changed then.
     ValueError
         If `eps` is not positive in training (negative in evaluation), or the running statistics
-        are missing in evaluation.
+        are missing in evaluation, or read-only in training.
 
     Examples
     --------
@@ -68,7 +68,10 @@ def batch_norm(
     }
     if not plainly_fits(x, x.shape[1], vectors, training, eps):
         check_batch_norm("batch_norm", x, x.shape[1], vectors, training, eps)
+    tracks = training and running_mean is not None
+    if tracks and not (running_mean.flags.writeable and running_var.flags.writeable):
+        raise ValueError("batch_norm: expected running statistics that can be written to")
     y, cache = batch_norm_forward(x, running_mean, running_var, weight, bias, training, eps)
-    if training and running_mean is not None:
+    if tracks:
         update_running_statistics(running_mean, running_var, cache.statistics, momentum)
     return y

@@ -26,7 +26,7 @@ def as_vector(vector: np.ndarray | None) -> np.ndarray | None:
 
 def like(result: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Return an engine's result with the shape and dtype of `x`."""
-    return rounded(result.reshape(x.shape), x.dtype)
+    return rounded(result if result.shape == x.shape else result.reshape(x.shape), x.dtype)
 
 
 def rounded(result: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -17,6 +17,11 @@ def float_dtype(who: str, dtype: DTypeLike) -> np.dtype:
     return dtype
 
 
+def wide(dtype: np.dtype) -> np.dtype:
+    """Return the dtype to compute in: float16 has no fast products, and too few digits for sums."""
+    return np.promote_types(dtype, np.float32)
+
+
 def float_array(who: str, x: ArrayLike, what: str = "input") -> np.ndarray:
     """Return `x` as an array of one of npbn's float dtypes, else raise DtypeError."""
     x = np.asarray(x)

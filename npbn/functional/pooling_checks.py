@@ -1,11 +1,12 @@
-"""The checks of pooling, and what max and average pooling share."""
+"""The checks of pooling."""
 
 from numbers import Integral
 
 import numpy as np
 
+from npbn.engines.windows import Windows
 from npbn.errors import ShapeError
-from npbn.functional.windows import Windows, pair, windows
+from npbn.functional.windows import pair, windows
 
 
 def check_pooling(
@@ -93,18 +94,3 @@ def check_rank(who: str, x: np.ndarray) -> None:
     """Raise ShapeError unless `x` is a batch of images or one image."""
     if x.ndim not in (3, 4):
         raise ShapeError(f"{who}: expected input of shape (N, C, H, W) or (C, H, W), got {x.shape}")
-
-
-def along(axis: int, part: slice) -> tuple:
-    """Return the index of a part of axis −2 or −1."""
-    return (..., part) if axis == -1 else (..., part, slice(None))
-
-
-def resized(x: np.ndarray, axis: int, size: int) -> tuple[int, ...]:
-    """Return the shape of `x`, but for the size of axis −2 or −1."""
-    return (*x.shape[:-1], size) if axis == -1 else (*x.shape[:-2], size, x.shape[-1])
-
-
-def wide(dtype: np.dtype) -> np.dtype:
-    """Return the dtype that sums are taken in."""
-    return np.promote_types(dtype, np.float32)

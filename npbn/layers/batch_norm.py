@@ -12,6 +12,7 @@ from npbn.functional.batch_norm import (
     batch_norm_forward,
     update_running_statistics,
 )
+from npbn.functional.batches import rounded
 from npbn.functional.checks import check_batch_norm, float_dtype, plainly_fits
 from npbn.functional.statistics import BatchStatistics
 from npbn.layers.module import Module
@@ -59,6 +60,7 @@ class BatchNorm(Module):
     def reset_running_stats(self) -> None:
         """Start tracking anew: mean 0, variance 1, no batches seen."""
         if self.track_running_stats:
+            self.check_writeable()
             self.running_mean[...] = 0
             self.running_var[...] = 1
             self.num_batches_tracked[...] = 0
@@ -68,8 +70,23 @@ class BatchNorm(Module):
         self.reset_running_stats()
         if self.weight is not None:
             self.weight.data[...] = 1
+            self.weight.changed()
         if self.bias is not None:
             self.bias.data[...] = 0
+            self.bias.changed()
+
+    def check_writeable(self) -> None:
+        """Raise ValueError if one of the statistics is read-only, before any of them changes."""
+        mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
+        if not (
+            (mean is None or mean.flags.writeable)
+            and (var is None or var.flags.writeable)
+            and (count is None or count.flags.writeable)
+        ):
+            raise ValueError(
+                f"{self._who()}: expected running_mean, running_var and num_batches_tracked that "
+                "can be written to, got a read-only one"
+            )
 
     def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, Any]:
         x = np.asarray(x)
@@ -111,19 +128,21 @@ class BatchNorm(Module):
 
     def _track(self, statistics: BatchStatistics) -> None:
         """Average a batch into the running statistics; momentum None weighs all batches alike."""
+        self.check_writeable()
+        if self.momentum is None and not statistics.count:  # it would weigh, and has no value
+            return
         if self.num_batches_tracked is not None:
             self.num_batches_tracked[...] = self.num_batches_tracked.item() + 1
         if self.running_mean is not None:
             momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
             update_running_statistics(self.running_mean, self.running_var, statistics, momentum)
 
-    @np.errstate(all="ignore")
     def _backward(self, grad_output: np.ndarray, cache: Any, input_grad: bool) -> np.ndarray | None:
         grad_input, grad_weight, grad_bias = self._gradients(grad_output, cache, input_grad)
         if self.weight is not None:
-            self.weight.accumulate(grad_weight.astype(self.weight.dtype, copy=False))
+            self.weight.accumulate(rounded(grad_weight, self.weight.dtype))
         if self.bias is not None:
-            self.bias.accumulate(grad_bias.astype(self.bias.dtype, copy=False))
+            self.bias.accumulate(rounded(grad_bias, self.bias.dtype))
         return grad_input
 
     def _gradients(
@@ -161,7 +180,8 @@ class BatchNorm1d(BatchNorm):
         Added to the variance, under the root; above 0 in training.
     momentum : float or None
         Weight of the **new** value in the running statistics (TensorFlow's is the weight of
-        the old one). None: the plain average of all batches since the last reset.
+        the old one). None: the plain average of all batches since the last reset that had a value;
+        torch counts empty ones too, which have nothing to say.
     affine : bool
         Whether scale and shift are learnt.
     track_running_stats : bool
@@ -177,6 +197,7 @@ class BatchNorm1d(BatchNorm):
     weight, bias : Parameter, shape (C,), or None
     running_mean, running_var : ndarray, shape (C,), or None
     num_batches_tracked : ndarray, shape (), int64, or None
+        Batches seen, with momentum None those that had a value.
 
     Raises
     ------
@@ -185,7 +206,7 @@ class BatchNorm1d(BatchNorm):
     BatchSizeError
         On one value per channel in training.
     ValueError
-        On `eps` not above 0 in training.
+        On `eps` not above 0, or read-only running statistics, in training.
 
     Examples
     --------

@@ -71,6 +71,7 @@ class BatchRenorm(BatchNorm):
         d = ((statistics.mean - self.running_mean) + statistics.rest) / running_std
         return r.clip(1 / self.r_max, self.r_max), d.clip(-self.d_max, self.d_max)
 
+    @np.errstate(all="ignore")
     def _gradients(
         self, grad_output: np.ndarray, cache: Any, input_grad: bool
     ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:

@@ -125,7 +125,9 @@ class Conv2d(Module):
 
     def _backward(self, grad_output: np.ndarray, cache: Any, input_grad: bool) -> np.ndarray | None:
         batch = grad_output if grad_output.ndim == 4 else grad_output[None]
-        grad_input, grad_weight, grad_bias = conv2d_backward(batch, cache, input_grad)
+        grad_input, grad_weight, grad_bias = conv2d_backward(
+            batch, cache, input_grad, self.bias is not None
+        )
         self.weight.accumulate(grad_weight)
         if self.bias is not None:
             self.bias.accumulate(grad_bias)

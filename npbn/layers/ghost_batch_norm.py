@@ -47,6 +47,7 @@ class GhostBatchNorm(BatchNorm):
         outputs, caches = zip(*(normalise(ghost, weight, bias) for ghost in ghosts), strict=True)
         return np.concatenate(outputs), list(caches)
 
+    @np.errstate(all="ignore")
     def _gradients(
         self, grad_output: np.ndarray, cache: Any, input_grad: bool
     ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:

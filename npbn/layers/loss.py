@@ -1,5 +1,6 @@
 """Losses as objects: called for the loss, then asked for the gradient."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,8 @@ class _Loss:
         Parameters
         ----------
         grad_output : ndarray, shape of the loss, optional
-            With ``reduction='none'``, and only then: the gradient of each term.
+            With ``reduction='none'``, and only then: the gradient of each term. Of a single term
+            it is 1 by default, as in torch.
 
         Raises
         ------
@@ -49,12 +51,14 @@ class _Loss:
         who = f"{type(self).__name__}.backward"
         if self._pending is None:
             raise BackwardError(f"{who}: expected a loss to go back from, got none: call it first")
+        cache, shape = self._pending
+        if grad_output is None and self.reduction == "none" and math.prod(shape) == 1:
+            grad_output = np.ones(shape)
         if (grad_output is None) == (self.reduction == "none"):
             raise BackwardError(
                 f"{who}: expected grad_output with reduction='none' alone, got "
                 f"{'none' if grad_output is None else 'one'} with {self.reduction!r}"
             )
-        cache, shape = self._pending
         if grad_output is not None:
             grad_output = np.asarray(grad_output)
             same_shape(who, grad_output, shape, "grad_output")

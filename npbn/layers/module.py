@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from npbn.errors import BackwardError, DtypeError, ShapeError
-from npbn.layers.parameter import Parameter
+from npbn.layers.lookup import Lookup
+from npbn.layers.parameter import Parameter, clock
 from npbn.layers.state import IncompatibleKeys, load_state
 
 ModuleT = TypeVar("ModuleT", bound="Module")
 
 
-class Module:
+class Module(Lookup):
     """Base of all layers and networks.
 
     Parameters and submodules register by being assigned to an attribute, buffers (arrays
@@ -40,7 +41,7 @@ class Module:
     frozen: bool = False
     _learnt: tuple[str, ...] = ()  # the parameters that `freeze` took requires_grad from
     _buffers: tuple[str, ...] = ()
-    _pending: tuple[tuple[int, ...], np.dtype, Any] | None = None
+    _pending: tuple[tuple[int, ...], np.dtype, Any, int] | None = None  # the last: when it was
 
     # -- forward and backward ---------------------------------------------------------------
 
@@ -51,11 +52,12 @@ class Module:
     def forward(self, x: ArrayLike) -> np.ndarray:
         """Return the output, in the present mode, and keep what `backward` needs.
 
-        `x` is kept by reference and must not be changed before `backward`; the output is
-        the caller's.
+        `x` is kept by reference and must not be changed before `backward`, nor may parameters:
+        what is assigned to ``.data``, a step and a load are noticed there, what is written into
+        an array (``x[0] = 1``, ``weight.data[0] = 1``) is not. The output is the caller's.
         """
         y, cache = self._apply(x, predict=False)
-        object.__setattr__(self, "_pending", (y.shape, y.dtype, cache))  # a third of the time
+        object.__setattr__(self, "_pending", (y.shape, y.dtype, cache, next(clock)))
         return y
 
     def predict(self, x: ArrayLike) -> np.ndarray:
@@ -78,7 +80,8 @@ class Module:
         Raises
         ------
         BackwardError
-            If no `forward` is waiting: never run, or its backward already done.
+            If no `forward` is waiting: never run, or its backward already done. If parameters
+            have changed since; `forward` is still waiting then.
         ShapeError, DtypeError
             If `grad_output` is not as the output was; `forward` is still waiting then.
         """
@@ -87,20 +90,33 @@ class Module:
                 f"{type(self).__name__}.backward: expected a forward pass to go back through, got "
                 "none (not run yet, already consumed by a backward, or run with predict)"
             )
-        shape, dtype, cache = self._pending
+        shape, dtype, cache, then = self._pending
+        if next(clock) != then + 1:
+            self._check_unchanged(then)
         grad_output = np.asarray(grad_output)
-        for error, name, came, expected in (
-            (ShapeError, "shape", grad_output.shape, shape),
-            (DtypeError, "dtype", grad_output.dtype, dtype),
-        ):
-            if came != expected:
-                raise error(
-                    f"{type(self).__name__}.backward: expected grad_output of the output's {name} "
-                    f"{expected}, got {came}"
-                )
+        who = type(self).__name__
+        if grad_output.shape != shape:
+            raise ShapeError(
+                f"{who}.backward: expected grad_output of the output's shape {shape}, got "
+                f"{grad_output.shape}"
+            )
+        if grad_output.dtype != dtype:
+            raise DtypeError(
+                f"{who}.backward: expected grad_output of the output's dtype {dtype}, got "
+                f"{grad_output.dtype}"
+            )
         grad_input = self._backward(grad_output, cache, input_grad)
         object.__setattr__(self, "_pending", None)
         return grad_input if input_grad else None
+
+    def _check_unchanged(self, then: int) -> None:
+        """Raise BackwardError if a parameter has changed since `then`: something, somewhere has."""
+        for name, parameter in self.named_parameters():
+            if parameter.changed_at > then:
+                raise BackwardError(
+                    f"{type(self).__name__}.backward: expected the parameters of the forward pass, "
+                    f"got others: {name} has changed since, by a step, a load or an assignment"
+                )
 
     def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, Any]:
         raise TypeError(f"{type(self).__name__} defines no _apply(x, predict)")
@@ -277,12 +293,18 @@ class Module:
             One error that names every missing, unexpected and mis-shaped key; nothing has
             been changed then.
         """
-        return load_state(type(self).__name__, dict(self._state()), state, strict)
-
-    def zero_grad(self) -> None:
-        """Forget the gradients of all parameters."""
+        loaded = load_state(type(self).__name__, dict(self._state()), state, strict)
         for parameter in self.parameters():
-            parameter.grad = None
+            parameter.changed()
+        return loaded
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters; or set those there are to zeros, in new arrays.
+
+        With zeros an optimizer goes on with momentum and decay, as in torch.
+        """
+        for parameter in self.parameters():
+            parameter.zero_grad(set_to_none)
 
     def float(self: ModuleT) -> ModuleT:
         """Turn all float parameters and buffers into float32; return self."""
@@ -291,6 +313,10 @@ class Module:
     def double(self: ModuleT) -> ModuleT:
         """Turn all float parameters and buffers into float64; return self."""
         return self._cast(np.float64)
+
+    def half(self: ModuleT) -> ModuleT:
+        """Turn all float parameters and buffers into float16; return self."""
+        return self._cast(np.float16)
 
     @np.errstate(all="ignore")
     def _cast(self: ModuleT, dtype: DTypeLike) -> ModuleT:

@@ -23,37 +23,11 @@ class IncompatibleKeys(NamedTuple):
 
 
 def check_shapes(
-    who: str,
-    expected: Mapping[str, tuple[int, ...]],
-    state: Mapping[str, ArrayLike],
-    strict: bool = True,
-) -> tuple[dict[str, np.ndarray], IncompatibleKeys]:
-    """Return the values of the keys that are expected, and the keys that do not agree.
-
-    Raises
-    ------
-    StateDictError
-        One that names keys that are missing, unexpected or of another shape; the first of them,
-        if they are many.
-    """
-    missing = [
-        key
-        for key in expected
-        if key not in state and key.rpartition(".")[2] != "num_batches_tracked"
-    ]
-    unexpected = [key for key in state if key not in expected]
-    problems = []
-    if strict:
-        problems += [f"missing key {quoted(key)}" for key in missing]
-        problems += [f"unexpected key {quoted(key)}" for key in unexpected]
-    values = {}
-    for key in expected.keys() & state.keys():
-        try:
-            values[key] = numbers(state[key], expected[key])
-        except ValueError as error:
-            problems.append(f"{quoted(key)}: {error}")
-    raise_all(who, problems, advice(state) if strict and unexpected else "")
-    return values, IncompatibleKeys(missing, unexpected)
+    who: str, expected: Mapping[str, tuple[int, ...]], state: Mapping[str, ArrayLike]
+) -> None:
+    """Raise StateDictError unless the state has these keys, with arrays of these shapes."""
+    _, incompatible, problems = _compared(expected, state, strict=True)
+    raise_all(who, problems, advice(state) if incompatible.unexpected_keys else "")
 
 
 def numbers(value: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
@@ -86,6 +60,17 @@ def advice(state: Mapping[str, ArrayLike]) -> str:
     return ""
 
 
+def check_holds(mine: np.ndarray, values: np.ndarray) -> None:
+    """Raise ValueError unless `mine` can be written to, and an integer dtype has these values."""
+    if not mine.flags.writeable:
+        raise ValueError("expected an array that can be written to, got a read-only one")
+    if mine.dtype.kind in "iu":
+        limits = np.iinfo(mine.dtype)
+        wrong = ~((values >= limits.min) & (values < limits.max + 1))  # NaN too
+        if wrong.any():
+            raise ValueError(f"expected values of {mine.dtype}, got {values[wrong].flat[0]}")
+
+
 @np.errstate(all="ignore")
 def load_state(
     who: str, mine: Mapping[str, np.ndarray], state: Mapping[str, ArrayLike], strict: bool
@@ -94,21 +79,38 @@ def load_state(
 
     `who` names the module in the message; see :meth:`npbn.Module.load_state_dict`.
     """
-    who = f"{who}.load_state_dict"
     shapes = {key: array.shape for key, array in mine.items()}
-    values, incompatible = check_shapes(who, shapes, state, strict)
-    raise_all(who, [p for key in values if (p := _obstacle(key, mine[key], values[key]))])
+    values, incompatible, problems = _compared(shapes, state, strict)
+    for key, value in values.items():
+        try:
+            check_holds(mine[key], value)
+        except ValueError as error:
+            problems.append(f"{quoted(key)}: {error}")
+    more = advice(state) if strict and incompatible.unexpected_keys else ""
+    raise_all(f"{who}.load_state_dict", problems, more)
     for key, value in values.items():
         mine[key][...] = value
     return incompatible
 
 
-def _obstacle(key: str, mine: np.ndarray, value: np.ndarray) -> str | None:
-    """Return why a value of the right shape cannot be copied, or None if it can."""
-    if not mine.flags.writeable:
-        return f"{key!r}: the module's own array is read-only"
-    if mine.dtype.kind in "iu" and mine.size:
-        least, most = np.iinfo(mine.dtype).min, np.iinfo(mine.dtype).max
-        if not all(least <= number <= most for number in value.ravel().tolist()):  # NaN is not
-            return f"{key!r}: expected integers, got {quoted(value)}"
-    return None
+def _compared(
+    expected: Mapping[str, tuple[int, ...]], state: Mapping[str, ArrayLike], strict: bool
+) -> tuple[dict[str, np.ndarray], IncompatibleKeys, list[str]]:
+    """Return the values that are expected, the keys that do not agree, and what is wrong."""
+    missing = [
+        key
+        for key in expected
+        if key not in state and key.rpartition(".")[2] != "num_batches_tracked"
+    ]
+    unexpected = [key for key in state if key not in expected]
+    problems = []
+    if strict:
+        problems += [f"missing key {quoted(key)}" for key in missing]
+        problems += [f"unexpected key {quoted(key)}" for key in unexpected]
+    values = {}
+    for key in expected.keys() & state.keys():
+        try:
+            values[key] = numbers(state[key], expected[key])
+        except ValueError as error:
+            problems.append(f"{quoted(key)}: {error}")
+    return values, IncompatibleKeys(missing, unexpected), problems

@@ -12,15 +12,15 @@ from npbn.testing.protocol import BatchNorm, Implementation
 
 Tolerances = Callable[[Setup, Step, oracle.Exact], tolerances.Tolerance]
 
-# What the contract allows each result, in units of eps: it turns a multiple of the tolerance
-# into eps again, for the report.
+# What the contract allows each result, in units of eps (of k for float64): it turns a multiple of
+# the tolerance into eps again, for the report.
 IN_EPS = {
-    "y": 8,
+    "y": tolerances.OUTPUT_K,
     "grad_input": tolerances.GRADIENT_K,
     "grad_weight": tolerances.GRADIENT_K,
     "grad_bias": tolerances.GRADIENT_K,
-    "running_mean": 2,
-    "running_var": 4,
+    "running_mean": tolerances.RUNNING_K,
+    "running_var": tolerances.RUNNING_K,
 }
 
 

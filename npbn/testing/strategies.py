@@ -53,9 +53,9 @@ def constant(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def outlier(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Return normal values, of which the first sample's are enormous."""
+    """Return normal values, of which one sample's, the first one's or any, are enormous."""
     x = rng.normal(size=shape)
-    x[:1] *= 10.0 ** rng.integers(3, 30)
+    x[rng.integers(len(x)) if rng.random() < 0.5 else 0] *= 10.0 ** rng.integers(3, 30)
     return x
 
 

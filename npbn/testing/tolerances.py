@@ -4,13 +4,25 @@ With eps the machine epsilon of the computation's dtype, n values a channel, x̂
 normalised input, std = sqrt(var + eps of BatchNorm), and "quantum" the smallest positive number
 of the result's dtype, which underflow may lose.
 
-:func:`contract` is what npbn promises, whatever the input's condition:
+:func:`contract` is what npbn promises, whatever the input's condition. float32:
 
-- output: 8 eps · max(1, |weight · x̂|, |bias|)
-- running_mean: 2 eps · max(|result|, std of the batch); running_var: 4 eps · result; with
-  momentum outside [0, 1], where the average cancels, the magnitudes of its terms for result
-- gradients: 8 eps · Σ|terms|, the terms those of the sums that define them, with |x̂| + 1/2
-  for x̂ (derived at :func:`npbn.functional.batch_norm_backward`)
+- output: eps · max(1, |weight · x̂|, |bias|)
+- gradients: 4 eps · Σ|terms|, the terms those of the sums that define them
+- running statistics: 2 eps · (|1 − momentum| · |old| + |momentum| · |new|), with the batch's
+  unbiased variance for the new variance and max(|mean|, std of the batch) for the new mean,
+  which is a sum that may cancel; a momentum outside [0, 1] makes the average cancel too
+
+All of it is float64 arithmetic, which loses k = (min(n, 512) + log₂ n + 8) · 2⁻⁵³ of Σ|terms| in a
+sum (512 numbers one after the other, their sums in pairs, the roundings of a term): k of std in
+the mean, k in the variance, and of x̂ k · (1 + |x̂|). Beside eps, 2²⁹ · 2⁻⁵³, that is nothing, and
+what is left is the rounding at the end, eps / 2 of a result which is at most twice the largest
+of its terms. float16 is computed as float32 and rounded once more, eps / 2 of float16.
+
+float64 has no bits to spare: k takes the place of eps, and |x̂| + 1 that of |x̂|, for the part of k
+that does not shrink with x̂. So the output may lose k · (|weight| · (|x̂| + 1) + |bias|). A gradient
+of the weight loses k in its sum and k / 2 · (|x̂| + 2) in each x̂, 2 k in all; the third term of
+grad_input, x̂ · grad_weight / n, loses that, and k / 2 · (|x̂| + 2) and k / 2 by its other factors,
+which is below 4 k.
 
 :func:`correct` is what a right implementation may lose in straightforward arithmetic [1]_:
 
@@ -27,7 +39,8 @@ It is linear in κ but for the second-order term of the variance, (n eps M)², w
 is in a constant channel: an algorithm that loses κ², such as E[x²] − E[x]², does not pass.
 
 float16 inputs are computed in float32 and rounded once: eps is float32's, and eps of float16
-times the result is added. Running statistics that a step leaves alone stay as they are.
+times the result is added. In both measures running statistics that a step leaves alone stay as
+they are.
 
 References
 ----------
@@ -35,6 +48,7 @@ References
    sections 1.9 (variance) and 4.2 (sums).
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -42,7 +56,8 @@ import numpy as np
 from npbn.testing.case import Setup, Step
 from npbn.testing.oracle import Exact
 
-GRADIENT_K = 8
+# What the contract allows, in units of eps; for float64, in units of k.
+OUTPUT_K, GRADIENT_K, RUNNING_K = 1, 4, 2
 
 
 class Tolerance(NamedTuple):
@@ -59,21 +74,30 @@ class Tolerance(NamedTuple):
 def contract(setup: Setup, step: Step, exact: Exact) -> Tolerance:
     """Return what npbn's accuracy contract allows."""
     scale = _Scale(setup, step, exact)
+    x_hat = np.abs(exact.x_hat)
+    if step.x.dtype == np.float64:
+        unit, floor = float64_unit(scale.count), 1
+        output_terms = scale.weight * (x_hat + 1) + scale.bias
+    else:
+        unit, floor = scale.eps, 0
+        output_terms = np.maximum(1, np.maximum(scale.weight * x_hat, scale.bias))
     grads: tuple = (None, None, None)
     if step.grad_output is not None:
-        grads = tuple(GRADIENT_K * scale.eps * terms for terms in scale.gradient_terms(floor=0.5))
+        grads = tuple(GRADIENT_K * unit * terms for terms in scale.gradient_terms(floor))
     mean, var = None, None
     if setup.tracks:
         eps, kept, new = scale.averaging()
-        batch_var = exact.var * scale.count / max(scale.count - 1, 1)
-        magnitude = np.maximum(np.abs(exact.running_mean), new * np.sqrt(exact.var))
-        var_magnitude = np.abs(exact.running_var)
-        if max(kept, new) > 1:  # momentum outside [0, 1]: the terms of the average cancel
-            magnitude = kept * np.abs(setup.running_mean) + new * scale.largest
-            var_magnitude = kept * np.abs(setup.running_var) + new * batch_var
-        mean, var = 2 * eps * magnitude, 4 * eps * var_magnitude
-    y = 8 * scale.eps * np.maximum(1, np.maximum(scale.weight * np.abs(exact.x_hat), scale.bias))
-    return scale.with_rounding(y, *grads, mean, var)
+        unit_of_average = RUNNING_K * (max(unit, eps) if eps else 0)
+        new_mean = np.maximum(np.abs(exact.mean), np.sqrt(np.abs(exact.var)))
+        new_var = exact.var * scale.count / max(scale.count - 1, 1)
+        mean = unit_of_average * (kept * np.abs(setup.running_mean) + new * new_mean)
+        var = unit_of_average * (kept * np.abs(setup.running_var) + new * new_var)
+    return scale.with_rounding(0.5, OUTPUT_K * unit * output_terms, *grads, mean, var)
+
+
+def float64_unit(count: int) -> float:
+    """Return k, what the sums of a channel of float64 may lose."""
+    return (min(count, 512) + math.log2(max(count, 1)) + 8) * 2.0**-53
 
 
 def correct(setup: Setup, step: Step, exact: Exact) -> Tolerance:
@@ -95,7 +119,7 @@ def correct(setup: Setup, step: Step, exact: Exact) -> Tolerance:
         batch_var = exact.var * scale.count / max(scale.count - 1, 1)
         var = unit * (kept * np.abs(setup.running_var) + new * batch_var)
         var = var + new * (np.sqrt(batch_var) * lost + lost**2)
-    return scale.with_rounding(y, *grads, mean, var)
+    return scale.with_rounding(1, y, *grads, mean, var)
 
 
 class _Scale:
@@ -150,6 +174,7 @@ class _Scale:
 
     def with_rounding(
         self,
+        units: float,
         y: np.ndarray,
         grad_input: np.ndarray | None,
         grad_weight: np.ndarray | None,
@@ -157,11 +182,15 @@ class _Scale:
         mean: np.ndarray | None,
         var: np.ndarray | None,
     ) -> Tolerance:
-        """Add what rounding to float16 may lose, and underflow: a quantum for every term."""
-        y = y + self.rounding * np.abs(self.exact.y) + self.quantum
+        """Add what rounding to float16 may lose, `units` of its eps, and a quantum for every term.
+
+        The quanta are what underflow loses.
+        """
+        y = y + units * self.rounding * (np.abs(self.exact.y) + y) + self.quantum
         if grad_input is not None:
             quanta = (2 + self.count + 3 * self.weight / self.along(self.std)) * self.quantum
-            grad_input = grad_input + self.rounding * np.abs(self.exact.grad_input) + quanta
+            rounded = np.abs(self.exact.grad_input) + grad_input
+            grad_input = grad_input + units * self.rounding * rounded + quanta
             grad_weight = grad_weight + (2 + self.count) * self.parameter_quantum
             grad_bias = grad_bias + (2 + self.count) * self.parameter_quantum
         if mean is not None:

@@ -2,17 +2,15 @@
 
 import json
 import runpy
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import run_python
 
 from benchmarks import accuracy
 from npbn.testing import oracle
 
-ROOT = Path(__file__).parents[2]
 ABSENT = """
 import runpy, sys
 sys.modules["torch"] = sys.modules["numba"] = None
@@ -51,11 +49,11 @@ def test_a_quick_run_writes_three_files_and_npbn_holds_its_contract(monkeypatch,
 
 
 @pytest.mark.slow
+@pytest.mark.process
 def test_without_torch_and_numba_lines_say_so_and_the_rest_is_measured(tmp_path):
-    command = [sys.executable, "-c", ABSENT, tmp_path]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    shown = run_python("-c", ABSENT, tmp_path).out
     for package in ("torch", "numba"):
-        assert f"{package} is not installed: skipped" in done.stdout
+        assert f"{package} is not installed: skipped" in shown
     results = json.loads((tmp_path / "accuracy.json").read_text(encoding="utf-8"))
     assert list(results["errors"]["y"]) == ["npbn numpy", "textbook", accuracy.SQUARES]
     assert (tmp_path / "accuracy.png").exists()

@@ -58,6 +58,7 @@ def test_the_installed_size_counts_what_is_required():
     assert numpy_alone < footprint.installed_size("npbn") < numpy_alone + (5 << 20)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not RESET.exists(), reason="this system does not tell a process its peak")
 def test_memory_is_measured_in_a_process_of_its_own():
     moments = footprint.memory((8,), ["npbn numpy"])["8"]["npbn numpy"]

@@ -31,6 +31,7 @@ CONTENDERS = {
 }
 
 
+@pytest.mark.process
 def test_a_contest_times_who_is_right_and_says_why_the_others_are_not(
     tmp_path, monkeypatch, capsys
 ):

@@ -217,6 +217,7 @@ class Ranks({0}.Ranks):
 
 
 @needs_mpi
+@pytest.mark.process
 @pytest.mark.parametrize("module", ["npbn_ranks", pytest.param("torch_ddp", marks=slow)])
 def test_ranks_that_exchange_nothing_are_refused(monkeypatch, tmp_path, module):
     (tmp_path / "changed.py").write_text(CHANGED.format(module), "utf-8")
@@ -240,6 +241,7 @@ def test_ranks_that_exchange_nothing_are_refused(monkeypatch, tmp_path, module):
 
 @slow
 @needs_mpi
+@pytest.mark.process
 def test_real_ranks_are_right_and_timed(monkeypatch):
     monkeypatch.setattr(rank_contest, "TURN", 0.002)
     monkeypatch.setattr(ranks, "COMPUTING", (8, 16, 32, 64))

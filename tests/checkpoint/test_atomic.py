@@ -2,40 +2,24 @@
 
 import errno
 import os
-import random
 import signal
 import stat
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from processes import needs_signals, run_python
 
-import npbn
 from npbn.checkpoint import atomic, load, save
 from npbn.errors import CheckpointError
 
 SUFFIXES = (".npz", ".safetensors")
-ROOT = Path(npbn.__file__).parents[1]
-KILLS = 40 if settings.default.max_examples >= 100 else 4
 
 
 @pytest.fixture(params=SUFFIXES)
 def suffix(request):
     return request.param
-
-
-def python(program, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
 
 
 def litter(folder, *expected):
@@ -44,32 +28,47 @@ def litter(folder, *expected):
 
 # -- kill -9 --------------------------------------------------------------------------------------
 
-ALTERNATE = """
-import sys, itertools
+# A save is some hundred calls, of Python's functions and C's. Killed before one of them:
+KILLED = """
+import os, signal, sys
 import numpy as np
 from npbn.checkpoint import save
-for turn in itertools.count():
-    save({"a": np.full(50_000 + turn % 2, turn % 2), "turn": turn % 2}, sys.argv[1])
-    if turn == 0:  # what the first one imports is there
-        print("begin", flush=True)
+
+calls, fatal = 0, 0
+
+def count(frame, event, argument):
+    global calls
+    if event in ("call", "c_call"):
+        calls += 1
+        if calls == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def watched_save(turn):
+    global calls
+    calls = 0
+    sys.setprofile(count)
+    save({"a": np.full(50_000 + turn, turn), "turn": turn}, sys.argv[1])
+    sys.setprofile(None)
+
+watched_save(0)  # what the first one imports is there
+watched_save(0)
+if len(sys.argv) == 2:
+    print(calls)
+else:
+    fatal = int(sys.argv[2])
+    watched_save(1)
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="no kill -9")
 @pytest.mark.slow
-def test_a_process_killed_while_it_saves_leaves_a_whole_file(tmp_path, suffix):
+@pytest.mark.process
+@needs_signals
+def test_a_process_killed_before_any_call_of_a_save_leaves_a_whole_file(tmp_path, suffix):
     path = tmp_path / f"x{suffix}"
-    save({"a": np.full(50_000, 0), "turn": 0}, path)
-    rng, seen, interrupted = random.Random(0), set(), 0
-    deadline = time.monotonic() + 60
-    kills = 0
-    while kills < KILLS or (not interrupted and time.monotonic() < deadline):
-        process = python(ALTERNATE, path)
-        assert process.stdout.readline() == "begin\n", process.stderr.read()
-        time.sleep(rng.uniform(0, 0.02))
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+    calls = int(run_python("-c", KILLED, path).out)
+    seen, interrupted = set(), 0
+    for fatal in np.linspace(1, calls, 12).astype(int):
+        run_python("-c", KILLED, path, fatal, code=-signal.SIGKILL)
         found = load(path)
         seen.add(found["turn"])
         assert found["a"].shape == (50_000 + found["turn"],)
@@ -80,11 +79,12 @@ def test_a_process_killed_while_it_saves_leaves_a_whole_file(tmp_path, suffix):
         interrupted += bool(left)
         for name in left:
             (tmp_path / name).unlink()
-        kills += 1
-    assert interrupted, "no kill fell into a save"
+    assert seen == {0, 1}
+    assert interrupted, "no kill fell between the temporary file and its new name"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="os.fork")
+@pytest.mark.process
+@needs_signals
 @pytest.mark.parametrize("step", ["write", "chown", "chmod", "fsync", "replace", "after"])
 def test_killed_at_each_step_in_turn(tmp_path, suffix, monkeypatch, step):
     """The child stops itself just before a step; the file is still the old one until `replace`."""
@@ -149,13 +149,13 @@ for size in (15_000, 19_990, 20_001, 200_000, 20_000_000):
 """
 
 
+@pytest.mark.process
 @pytest.mark.skipif(os.name != "posix", reason="no RLIMIT_FSIZE")
 def test_a_file_that_may_not_grow_leaves_the_old_one(tmp_path, suffix):
     path = tmp_path / f"x{suffix}"
     save({"a": np.arange(3)}, path)
-    process = python(LIMITED, path, suffix)
-    out, err = process.communicate()
-    assert (process.returncode, err) == (0, "")
+    _, out, err = run_python("-c", LIMITED, path, suffix)
+    assert err == ""
     assert out.splitlines() == [f"OSError {errno.EFBIG} {path}"] * 5
     assert load(path)["a"].tolist() == [0, 1, 2]
     assert litter(tmp_path, path.name) == [f"{path.name}.warm{suffix}"]

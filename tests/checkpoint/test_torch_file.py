@@ -3,7 +3,6 @@
 import collections
 import io
 import os
-import subprocess
 import sys
 import tracemalloc
 import zipfile
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoint.fuzz_torch_file import archive, state, storage, tensor
+from processes import run_python
 
 from npbn.checkpoint import torch_file
 from npbn.checkpoint.torch_file import load_torch
@@ -200,6 +200,7 @@ def test_a_file_written_to_a_stream(path):
     assert_read_as_torch_does(path)
 
 
+@pytest.mark.process
 def test_torch_is_not_imported(path):
     torch.save(torch.nn.BatchNorm1d(2).state_dict(), path)
     code = (
@@ -207,9 +208,7 @@ def test_torch_is_not_imported(path):
         "from npbn.checkpoint.torch_file import load_torch\n"
         f"print(*load_torch({str(path)!r}))"
     )
-    root = str(Path(torch_file.__file__).parents[2])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
-    assert done.stdout.split()[:2] == ["weight", "bias"], done.stderr
+    assert run_python("-c", code).out.split()[:2] == ["weight", "bias"]
 
 
 # Memory

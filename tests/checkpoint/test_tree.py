@@ -191,8 +191,7 @@ def test_numbers_that_json_has_not(suffix, tmp_path):
 
 
 def test_torch_tensors_are_arrays(tmp_path):
-    import torch
-
+    torch = pytest.importorskip("torch")
     model = torch.nn.BatchNorm1d(3)
     found = through(model.state_dict(), tmp_path / "x.safetensors")
     npbn.BatchNorm1d(3).load_state_dict(found)
@@ -232,6 +231,19 @@ def test_what_cannot_be_saved_is_refused_by_name(tmp_path, state, words):
     with pytest.raises(CheckpointError, match=rf"x\.npz: (the state:? )?(is )?{words}"):
         save(state, tmp_path / "x.npz")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_integers_from_2_to_the_53_on_are_written_as_hexadecimal(sign):
+    below, above = sign * (2**53 - 1), sign * 2**53
+    _, skeleton = tree.flatten({"a": [below, above]})
+    assert skeleton == {"dict": {"a": [below, {"int": hex(above)}]}}
+
+
+def test_a_name_of_200_characters_is_kept_and_a_longer_one_is_not():
+    for length, named in ((1, True), (200, True), (201, False)):
+        (name,) = tree.flatten({"x" * length: np.zeros(1)})[0]
+        assert (name == "x" * length) == named
 
 
 def test_a_state_that_contains_itself_is_refused(tmp_path):

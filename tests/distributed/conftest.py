@@ -4,14 +4,12 @@ from functools import partial
 
 import pytest
 
-pytest.register_assert_rewrite(
-    "distributed.networks", "distributed.processes", "distributed.standin"
-)
+pytest.register_assert_rewrite("distributed.mpiexec", "distributed.networks", "distributed.standin")
 
 
 @pytest.fixture
 def run(tmp_path):
-    """Run a program under mpiexec, as processes.run does."""
-    from distributed import processes
+    """Run a program under mpiexec, as mpiexec.run does."""
+    from distributed import mpiexec
 
-    return partial(processes.run, tmp_path)
+    return partial(mpiexec.run, tmp_path)

@@ -13,7 +13,7 @@ import numpy as np
 
 from npbn.errors import DistributedError
 
-TIMEOUT = 20.0  # seconds; a rank that waits so long for the others fails
+TIMEOUT = 100.0  # seconds; a rank that waits so long for the others fails
 
 STAMP = 8  # bytes that a gather over MPI sends beside the part: which exchange it is
 

@@ -52,6 +52,21 @@ def test_a_step_sends_what_the_docstrings_say_and_no_more(dtype, bucket):
         assert counts[0] == 1
 
 
+def test_the_size_of_a_bucket_is_exact():
+    """Float64 numbers of 8 bytes, buckets of 80."""
+
+    def sizes(*numbers):
+        parameters = [npbn.Parameter(np.zeros(number)) for number in numbers]
+        return [[p.data.size for p in bucket] for bucket in buckets.filled(parameters)]
+
+    with mock.patch.object(buckets, "BUCKET_BYTES", 80):
+        assert sizes(4, 6) == [[4, 6]]
+        assert sizes(4, 7) == [[4], [7]]
+        assert sizes(3, 9, 1) == [[3], [9, 1]]
+        assert sizes(3, 10, 1) == [[10], [3, 1]]  # has one of its own, and leaves at once
+        assert sizes(3, 11, 1) == [[11], [3, 1]]
+
+
 def test_large_gradients_are_sent_alone_and_small_ones_together():
     def program(comm):
         net = DataParallel(npbn.MLP(300, 300, 10, use_batch_norm=False), comm)

@@ -107,6 +107,22 @@ def test_one_rank_sends_nothing_and_computes_what_the_network_alone_does(make):
     run(1, program)
 
 
+@pytest.mark.parametrize("with_criterion", [False, True])
+def test_a_batch_of_nothing_on_all_ranks_adds_nothing_and_has_no_loss(with_criterion):
+    def program(comm):
+        net = DataParallel(npbn.Linear(4, 3, rng=np.random.default_rng(0)), comm)
+        criterion, x = npbn.CrossEntropyLoss(), np.zeros((0, 4), np.float32)
+        criterion(net(x), np.zeros(0, int))
+        upstream = criterion.backward()
+        net.backward(upstream, criterion=criterion if with_criterion else None)
+        assert net.loss is None or np.isnan(net.loss)
+        assert (net.loss is None) != with_criterion
+        for gradient, parameter in zip(grads(net), net.parameters(), strict=True):
+            assert_same_bits(gradient, np.zeros_like(parameter.data))
+
+    run(2, program)
+
+
 def one_of(*nets):
     return lambda rank: nets[min(rank, 1)]()
 

@@ -80,7 +80,7 @@ def test_fifty_steps_on_uneven_shards_are_those_of_one_process(kind, ends, dtype
 
 
 # Half a second each, for four ranks take turns in one process.
-few = settings(max_examples=max(1, settings.default.max_examples // 5))
+few = settings(max_examples=max(1, settings.default.max_examples // 20))
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from distributed.processes import run_alone
+from processes import run_python
 
 import npbn
 from npbn import distributed
@@ -40,6 +40,7 @@ def test_without_mpi_one_line_says_what_to_install(monkeypatch, call, error):
     assert str(caught.value) == expected
 
 
+@pytest.mark.process
 def test_import_npbn_loads_neither_this_package_nor_mpi():
     code = "import sys, npbn; print([m for m in sys.modules if 'distributed' in m or 'mpi4' in m])"
-    assert run_alone("-c", code) == (0, "[]", "")
+    assert run_python("-c", code) == (0, "[]\n", "")

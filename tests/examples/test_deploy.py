@@ -3,6 +3,8 @@
 import deploy
 import pytest
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.slow
 def test_the_answers_are_torchs_and_torch_is_not_there(tmp_path, monkeypatch, capsys):

@@ -1,24 +1,21 @@
 """The laboratory as its users run it: the command line, interruptions, and errors."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from processes import needs_signals, started
 
 from examples.lab import EXPERIMENTS, sensitivity
 from examples.lab.__main__ import main
 from npbn.data import MNIST, write_idx
 
 ROOT = Path(__file__).parents[2]
-THOROUGH = settings.default.max_examples >= 100
 COMMAND = [sys.executable, "-m", "examples.lab"]
 TRIALS = 6 * 5 * 2 * 2
+pytestmark = pytest.mark.process  # the laboratory works in processes of its own
 
 
 @pytest.fixture(scope="module")
@@ -145,24 +142,20 @@ def test_an_experiment_left_out_of_the_page_is_told_of(whole, few_digits, tmp_pa
     assert (tmp_path / "depth.json").read_text() == "{}"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="no signals between processes")
-@pytest.mark.parametrize("kind", [signal.SIGINT, *([signal.SIGKILL] if THOROUGH else [])])
+@needs_signals
+@pytest.mark.parametrize(
+    "kind", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_interrupted_it_keeps_what_is_done_and_leaves_no_process(kind, few_digits, tmp_path):
-    # As many steps as --quick takes: the run is ended long before.
-    command = [*COMMAND, "--quick", "sensitivity", "--out", str(tmp_path), "--data", few_digits]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    path, deadline = tmp_path / "sensitivity.json", time.monotonic() + 60
-    while not path.exists() or '"trial"' not in path.read_text():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(kind)
-    # The pipes are open as long as any of its processes lives.
-    _, told = process.communicate(timeout=60)
+    # As many steps as the default takes: the run is ended long before.
+    path = tmp_path / "sensitivity.json"
+    command = [*COMMAND, "sensitivity", "--out", tmp_path, "--data", few_digits]
+    with started(*command) as process:
+        process.until(lambda: path.exists() and '"trial"' in path.read_text())
+        process.send(kind)
+        code, _, told = process.wait()  # for all its processes
     if kind == signal.SIGINT:
-        assert process.returncode == 130
+        assert code == 130
         assert told == "lab: interrupted; the same command goes on from here\n"
     done = json.loads(path.read_text())["results"]
-    assert 0 < len(done) < TRIALS
+    assert 0 < len(done) < len(sensitivity.trials("default"))

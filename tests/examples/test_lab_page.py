@@ -4,8 +4,7 @@ import shutil
 
 import pytest
 
-from examples.lab import EXPERIMENTS, page
-from examples.lab.__main__ import main
+from examples.lab import page
 from examples.lab.drawing import render
 from examples.lab.experiment import experiment
 from examples.lab.results import Results
@@ -62,23 +61,24 @@ def one_experiment(tmp_path_factory):
 
 
 @needs_chromium
+@pytest.mark.process
 @pytest.mark.parametrize("screen", SCREENS)
 def test_every_picture_is_loaded_and_nothing_else_is_asked_for(browser, one_experiment, screen):
-    check(Shown(browser, one_experiment, screen), one_experiment, pictures=2)
-
-
-def check(shown, path, pictures):
+    shown = Shown(browser, one_experiment, screen)
     local = [url for url in shown.requests if not url.startswith("data:")]
-    assert local == [path.as_uri()]
+    assert local == [one_experiment.as_uri()]
     assert shown.complaints == []
     images = shown.ask("[...document.images].map(i => [i.complete && i.naturalWidth > 0, i.alt])")
-    assert len(images) == pictures
+    assert len(images) == 2
     assert all(loaded and len(alt) > 40 for loaded, alt in images)
     # Nothing sticks out: a telephone's reader scrolls in one direction.
     assert shown.ask("document.documentElement.scrollWidth <= window.innerWidth")
+    for tag, count in (("section", 1), ("table", 1), ("details", 2), (".verdict", 1)):
+        assert shown.ask(f"document.querySelectorAll('{tag}').length") == count, tag
 
 
 @needs_chromium
+@pytest.mark.process
 @pytest.mark.slow
 def test_in_a_dark_room_page_and_pictures_are_dark(browser, one_experiment):
     brightness = """() => {
@@ -103,17 +103,3 @@ def test_without_a_browser_the_page_says_what_there_is(one_experiment):
     assert "http://" not in text
     assert "https://" not in text
     assert "<!--" not in text
-
-
-@needs_chromium
-@pytest.mark.slow
-def test_the_page_of_all_experiments(browser, tmp_path):
-    assert main(["--quick", "--out", str(tmp_path)]) == 0
-    pictures = len(list(tmp_path.glob("*.png")))
-    assert pictures >= 2 * len(EXPERIMENTS)
-    for screen in SCREENS:
-        shown = Shown(browser, tmp_path / "index.html", screen)
-        check(shown, tmp_path / "index.html", pictures)
-        for tag, count in (("section", 1), ("table", 1), ("details", 2), (".verdict", 1)):
-            found = shown.ask(f"document.querySelectorAll('{tag}').length")
-            assert found == count * len(EXPERIMENTS), tag

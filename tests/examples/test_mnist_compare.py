@@ -4,7 +4,6 @@ import json
 import math
 import os
 import struct
-import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import mnist_compare
 import numpy as np
 import pytest
+from processes import run_python, started
 
 from npbn import models, torch_reference
 from npbn.data import write_idx
@@ -74,8 +74,7 @@ def run(*arguments, before=""):
         f"sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
         f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
     )
-    command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    return Result(*run_python("-c", program, *arguments, code=None))
 
 
 def assert_one_line_error(result, *words):
@@ -85,7 +84,7 @@ def assert_one_line_error(result, *words):
     assert all(word in last for word in words), last
 
 
-@pytest.fixture(scope="module", params=["mlp", "cnn"])
+@pytest.fixture(scope="module", params=[pytest.param("mlp", marks=pytest.mark.process), "cnn"])
 def network(request):
     return request.param
 
@@ -164,6 +163,7 @@ def test_the_networks_are_those_that_were_asked_for(main, monkeypatch, small, tm
 
 
 @pytest.mark.slow
+@pytest.mark.process
 def test_without_torch_npbn_trains_alone_and_says_so(tmp_path):
     before = "import sys, importlib.util as u\nfind = u.find_spec\n"
     before += "u.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)\n"
@@ -255,6 +255,7 @@ def test_a_truncated_data_file_gives_one_line(main, tmp_path):
     assert_one_line_error(result, str(broken))
 
 
+@pytest.mark.process
 def test_a_missing_package_gives_one_line_that_says_what_to_install():
     result = run(before="import sys; sys.modules['tqdm'] = None")
     assert result.returncode == 1
@@ -263,26 +264,30 @@ def test_a_missing_package_gives_one_line_that_says_what_to_install():
     assert "pip install" in result.stderr
 
 
+def read_all(terminal):
+    while True:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # Linux reports the end of a pseudo-terminal so
+            return
+        if not part:
+            return
+        yield part
+
+
 @pytest.mark.slow
+@pytest.mark.process
 def test_progress_appears_on_a_terminal(tmp_path):
     pty = pytest.importorskip("pty", reason="no pseudo-terminals on this system")
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
-    command = [sys.executable, str(SCRIPT), *QUICK, "--no-torch", "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=slave, stderr=slave, cwd=ROOT)
-    os.close(slave)
-    shown = b""
-    while True:
-        try:
-            part = os.read(master, 65536)
-        except OSError:  # Linux reports the end of a pseudo-terminal so
-            break
-        if not part:
-            break
-        shown += part
+    command = [sys.executable, SCRIPT, *QUICK, "--no-torch", "--out", tmp_path]
+    with started(*command, stdout=slave, stderr=slave) as process:
+        os.close(slave)
+        shown = b"".join(read_all(master))
+        process.wait(code=0)
     os.close(master)
-    assert process.wait() == 0
     assert b"step/s" in shown
 
 

@@ -5,10 +5,7 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
-import time
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -18,23 +15,17 @@ import mnist_resume
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
+from processes import needs_signals, run_python
 from tqdm import tqdm
 
 import npbn
 from npbn.checkpoint import load, save
 from npbn.data import write_idx
+from npbn.optim import SGD
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "mnist_compare.py"
-THOROUGH = settings.default.max_examples >= 100
-posix = pytest.mark.skipif(os.name != "posix", reason="no fork, no kill -9")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def warm():
-    """Have torch import now what it puts off, so that the runs take as long as each other."""
-    torch.optim.SGD([torch.zeros(1)])
+slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -85,53 +76,67 @@ def outcome(out):
     return bits(json.loads((out / "results.json").read_text())), bits(load(out / "run.npz"))
 
 
-def killed_after(seconds, words):
-    """Run the program in a copy of this process, kill -9 it then; return whether it was done."""
+def counted(function, strike):
+    def count(*arguments):
+        strike()
+        return function(*arguments)
+
+    return count
+
+
+def killed_at(event, words):
+    """Run the program in a copy of this process, which kills itself; return whether it did.
+
+    An event is a step of npbn's optimizer or of a save. There may be fewer of them.
+    """
     child = os.fork()
     if not child:
         # tqdm's own is shared by all processes: whoever dies with it in hand hangs the others.
         tqdm.set_lock(threading.RLock())
+        events = iter(range(1, event))
+
+        def strike():
+            if next(events, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        SGD.step = counted(SGD.step, strike)
+        for name in ("fsync", "replace"):
+            setattr(os, name, counted(getattr(os, name), strike))
         status = 1
         try:
             status = main(*words)[0]
         finally:
             os._exit(status)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            assert os.waitstatus_to_exitcode(status) == 0
-            return True
-        time.sleep(0.001)
-    os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status) == 0
+    code = os.waitstatus_to_exitcode(status)
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
 
 
-@posix
+@pytest.mark.process
+@needs_signals
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside threads
 @pytest.mark.parametrize(
     ("network", "momentum"),
-    [("mlp", 0.9), ("cnn", 0.0), *([("mlp", 0.0), ("cnn", 0.9)] if THOROUGH else [])],
+    [
+        ("mlp", 0.9),
+        ("cnn", 0.0),
+        pytest.param("mlp", 0.0, marks=slow),
+        pytest.param("cnn", 0.9, marks=slow),
+    ],
 )
 def test_killed_at_random_moments(no_pictures, monkeypatch, data, tmp_path, network, momentum):
+    """Two networks take three epochs of three steps, and a save has three events."""
     set_momentum(monkeypatch, momentum)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     words = arguments(data, whole, "--network", network, "--checkpoint", whole / "run.npz")
-    start = time.monotonic()
-    assert killed_after(60, words) is True
-    duration = time.monotonic() - start
+    assert main(*words)[0] == 0
 
     words = arguments(data, parts, "--network", network, "--checkpoint", parts / "run.npz")
-    rng = random.Random(f"{network}{momentum}")
-    for attempt in range(200):
-        # ever longer, so that it comes to an end on a busy machine too
-        patience = duration * rng.uniform(0.2, 0.4 + attempt / (20 if THOROUGH else 3))
-        if killed_after(patience, [*words, "--resume"]):
-            break
-    else:
-        pytest.fail("it never came to an end")
-    assert attempt, "it was never killed"
+    rng, lives = random.Random(f"{network}{momentum}"), 1
+    while killed_at(rng.randint(1, 16), [*words, "--resume"]):
+        lives += 1
+    assert lives > 3
     assert outcome(parts) == outcome(whole)
     net = load(parts / "run.npz")["without BatchNorm"]["net"]
     assert all(np.isfinite(array).all() for array in net.values())
@@ -146,7 +151,8 @@ class Killed(BaseException):
     [
         ("mlp", "npz"),
         ("cnn", "safetensors"),
-        *([("mlp", "safetensors"), ("cnn", "npz")] if THOROUGH else []),
+        pytest.param("mlp", "safetensors", marks=slow),
+        pytest.param("cnn", "npz", marks=slow),
     ],
 )
 def test_stopped_after_every_epoch(no_pictures, monkeypatch, data, tmp_path, network, suffix):
@@ -280,24 +286,34 @@ def test_a_file_that_is_no_checkpoint_of_a_run_is_refused(data, tmp_path):
         assert error.count("\n") == 1
 
 
-@posix
-@pytest.mark.skipif(not THOROUGH, reason="an interpreter for each of its lives")
-def test_the_script_itself_killed_at_random_moments(data, tmp_path):
+KILLED_AT_A_SAVE = """
+import os, runpy, signal, sys
+left, replace = int(sys.argv.pop(1)), os.replace
+
+def counted(*arguments):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(*arguments)
+
+os.replace = counted
+del sys.argv[0]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@slow
+@pytest.mark.process
+@needs_signals
+def test_the_script_itself_killed_at_some_of_its_saves(data, tmp_path):
+    """The first save of each life is before training; the networks have three epochs each."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    command, start = [sys.executable, str(SCRIPT)], time.monotonic()
-    words = arguments(data, whole, "--checkpoint", whole / "run.npz")
-    subprocess.run([*command, *words], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-    duration = time.monotonic() - start
-    words, rng = arguments(data, parts, "--checkpoint", parts / "run.npz"), random.Random(0)
-    for attempt in range(50):
-        patience = duration * rng.uniform(0.2, 0.8 + attempt / 20)
-        process = subprocess.Popen(
-            [*command, *words, "--resume"], cwd=ROOT, stdout=subprocess.DEVNULL
-        )
-        try:
-            assert process.wait(patience) == 0
-            break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    words = arguments(data, whole, "--no-torch", "--checkpoint", whole / "run.npz")
+    assert main(*words)[0] == 0
+    words = arguments(data, parts, "--no-torch", "--checkpoint", parts / "run.npz", "--resume")
+    for fatal in (4, 3):
+        run_python("-c", KILLED_AT_A_SAVE, fatal, SCRIPT, *words, code=-signal.SIGKILL)
+    assert "resumed after epoch 3" in run_python(SCRIPT, *words).out
     assert outcome(parts) == outcome(whole)

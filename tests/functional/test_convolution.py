@@ -23,24 +23,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npbn.errors import DtypeError, ShapeError
-from npbn.functional import conv2d, conv2d_backward, conv2d_forward, tuning
+from npbn.functional import conv2d, conv2d_backward, conv2d_forward, convolution
 from npbn.functional.convolution import check_conv2d, check_options
-from npbn.functional.patches import Geometry
 
 # What torch says of an odd total of padding, and pytest would raise.
-pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),
+    pytest.mark.usefixtures("engine"),
+]
 
 EPS = np.finfo(np.float64).eps
 NAMES = "output", "grad_input", "grad_weight", "grad_bias"
 DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-BLOCKS = {"row by row": 1, "some rows or samples": 3000, "as measured": tuning.PATCH_BYTES}
+BLOCKS = {"row by row": 1, "some rows or samples": 3000, "as measured": convolution.PATCH_BYTES}
 
 
 @pytest.fixture(scope="module", params=BLOCKS)
 def blocks(request):
     """Convolve in blocks of so many bytes: whatever the blocks, the numbers are to be the same."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "PATCH_BYTES", BLOCKS[request.param])
+        patch.setattr(convolution, "PATCH_BYTES", BLOCKS[request.param])
         yield
 
 
@@ -285,6 +287,16 @@ def test_without_input_grad_only_that_gradient_is_missing(problem):
         assert_same_bits(mine, full)
 
 
+@in_blocks
+@given(problems())
+def test_without_bias_grad_only_that_gradient_is_missing(problem):
+    _, cache = problem.forward()
+    *actual, grad_bias = conv2d_backward(problem.grad, cache, bias_grad=False)
+    assert grad_bias is None
+    for mine, full in zip(actual, conv2d_backward(problem.grad, cache)[:2], strict=True):
+        assert_same_bits(mine, full)
+
+
 # -- arrays -------------------------------------------------------------------------------------
 
 
@@ -320,28 +332,33 @@ def test_the_function_takes_torchs_arguments_and_images_without_a_batch(problem)
 # -- blocks and memory --------------------------------------------------------------------------
 
 
+def shapes_of_blocks(problem):
+    """Return samples, rows of output and bytes of all patches that forward and backward take."""
+    taken, patches = [], convolution._patches
+
+    def watched(cache, samples, some):
+        found = patches(cache, samples, some)
+        taken.append((*found.shape[3:5], found.nbytes))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, "_patches", watched)
+        problem.solve()
+    return taken
+
+
 @in_blocks
 @given(problem=problems(values=whole_numbers))
 def test_a_block_of_patches_keeps_to_its_bytes_or_is_one_row_of_one_sample(problem):
-    taken, patches = [], Geometry.patches
-
-    def watched(geometry, padded, some):
-        view = patches(geometry, padded, some)
-        taken.append((view.nbytes, view.shape[0], view.shape[4]))
-        return view
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Geometry, "patches", watched)
-        problem.solve()
-    assert all(n <= tuning.PATCH_BYTES or (samples, rows) == (1, 1) for n, samples, rows in taken)
-    # Forward, backward, and the gradients of the patches: each row of each sample thrice.
-    assert (
-        sum(samples * rows for _, samples, rows in taken)
-        == 3 * len(problem.x) * (problem.grad.shape[2])
-    )
+    taken = shapes_of_blocks(problem)
+    for samples, rows, size in taken:
+        assert size <= convolution.PATCH_BYTES or (samples, rows) == (1, 1)
+    # Forward and backward: each row of each sample twice.
+    total = sum(samples * rows for samples, rows, _ in taken)
+    assert total == 2 * len(problem.x) * problem.grad.shape[2]
 
 
-ROW = 2 * 3 * 3 * 7 * 8  # bytes: two channels, a 3x3 kernel, 5 columns and their padding, float64
+ROW = 2 * 3 * 3 * 5 * 8  # bytes: two channels, a 3x3 kernel, 5 columns, float64
 
 
 @pytest.mark.parametrize(
@@ -355,17 +372,11 @@ ROW = 2 * 3 * 3 * 7 * 8  # bytes: two channels, a 3x3 kernel, 5 columns and thei
     ],
 )
 def test_every_way_to_split_a_batch_gives_the_same_numbers(monkeypatch, patch_bytes, shapes):
-    monkeypatch.setattr(tuning, "PATCH_BYTES", patch_bytes)
+    monkeypatch.setattr(convolution, "PATCH_BYTES", patch_bytes)
     rng, options = np.random.default_rng(0), {**DEFAULTS, "padding": 1}
     sizes = (5, 2, 6, 5), (3, 2, 3, 3), (3,), (5, 3, 6, 5)
     problem = Problem(*(whole_numbers(rng, size).astype(float) for size in sizes), options)
-    rows, columns = problem.geometry
-    taken = [
-        (some.stop - some.start, each.stop - each.start)
-        for some, row_blocks in Geometry(2, 3, rows, columns, np.dtype(float), True).blocks(5)
-        for each in row_blocks
-    ]
-    assert taken == shapes
+    assert [taken[:2] for taken in shapes_of_blocks(problem)] == 2 * shapes
     for mine, expected in zip(problem.solve(), problem.solve_by_torch(), strict=True):
         np.testing.assert_array_equal(mine, expected)
 
@@ -390,8 +401,8 @@ def test_memory_beside_the_results_is_that_of_a_few_blocks(x_shape, weight_shape
     results = [y, *conv2d_backward(problem.grad, cache)]
     after_backward = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert after_forward < y.nbytes + 4 * tuning.PATCH_BYTES
-    assert after_backward < sum(a.nbytes for a in results) + 8 * tuning.PATCH_BYTES
+    assert after_forward < y.nbytes + 4 * convolution.PATCH_BYTES
+    assert after_backward < sum(a.nbytes for a in results) + 8 * convolution.PATCH_BYTES
 
 
 # -- arguments ----------------------------------------------------------------------------------

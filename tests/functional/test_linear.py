@@ -61,6 +61,15 @@ def by_npbn(x, weight, bias, grad):
     return [y, *linear_backward(grad, cache)][: 3 if bias is None else 4]
 
 
+def assert_all_within(mine, theirs, allowed, dtype="float64"):
+    """Compare the output and all gradients: three of them, or two without a bias."""
+    assert len(mine) in (3, 4)
+    parts = NAMES[: len(mine)], mine, theirs, allowed[: len(mine)]
+    for name, found, expected, bound in zip(*parts, strict=True):
+        assert found.dtype == dtype
+        assert_within(found, expected, bound, name)
+
+
 def by_torch(x, weight, bias, grad, dtype):
     leaves = [tensor(a, dtype, requires_grad=True) for a in (x, weight, bias)]
     y = torch.nn.functional.linear(*leaves)
@@ -73,19 +82,14 @@ def by_torch(x, weight, bias, grad, dtype):
 def test_output_and_gradients_are_torchs(dtype, torch_dtype, data):
     problem = data.draw(problems(dtype))
     allowed = bounds(*problem, np.finfo(dtype).eps)
-    theirs = by_torch(*problem, torch_dtype)
-    for name, mine, expected, bound in zip(NAMES, by_npbn(*problem), theirs, allowed, strict=False):
-        assert mine.dtype == dtype
-        assert_within(mine, expected, bound, name)
+    assert_all_within(by_npbn(*problem), by_torch(*problem, torch_dtype), allowed, dtype)
 
 
 @given(problems("float16"))
 def test_float16_loses_no_more_than_its_terms_allow(problem):
     allowed = bounds(*problem, np.finfo(np.float16).eps)
-    theirs = by_torch(*problem, "float64")
-    for name, mine, expected, bound in zip(NAMES, by_npbn(*problem), theirs, allowed, strict=False):
-        assert mine.dtype == np.float16
-        assert_within(mine, expected, bound + quantum(np.float16), name)
+    allowed = [bound + quantum(np.float16) for bound in allowed]
+    assert_all_within(by_npbn(*problem), by_torch(*problem, "float64"), allowed, "float16")
 
 
 @given(rngs(), problems())
@@ -93,9 +97,7 @@ def test_nan_and_infinite_values_propagate_as_in_torch(rng, problem):
     allowed = bounds(*problem, np.finfo(np.float64).eps)
     x, weight, bias, grad = problem
     problem = sprinkle(rng, x), weight, bias, sprinkle(rng, grad)
-    theirs = by_torch(*problem, "float64")
-    for name, mine, expected, bound in zip(NAMES, by_npbn(*problem), theirs, allowed, strict=False):
-        assert_within(mine, expected, bound, name)
+    assert_all_within(by_npbn(*problem), by_torch(*problem, "float64"), allowed)
 
 
 @given(problems(min_side=1))
@@ -121,8 +123,7 @@ def test_gradients_are_the_central_differences_of_the_output(problem):
 def test_any_memory_layout_gives_the_same_numbers(layout, problem):
     laid_out = [None if a is None else LAYOUTS[layout](a) for a in problem]
     allowed = bounds(*problem, np.finfo(np.float64).eps)
-    for mine, expected, bound in zip(by_npbn(*laid_out), by_npbn(*problem), allowed, strict=False):
-        assert_within(mine, expected, bound)
+    assert_all_within(by_npbn(*laid_out), by_npbn(*problem), allowed)
 
 
 @given(problems())
@@ -133,8 +134,7 @@ def test_broadcast_views_give_the_same_numbers_as_their_copies(problem):
     allowed = bounds(copies[0], copies[1], bias, copies[2], np.finfo(np.float64).eps)
     mine = by_npbn(views[0], views[1], bias, views[2])
     expected = by_npbn(copies[0], copies[1], bias, copies[2])
-    for actual, desired, bound in zip(mine, expected, allowed, strict=False):
-        assert_within(actual, desired, bound)
+    assert_all_within(mine, expected, allowed)
 
 
 @given(problems())

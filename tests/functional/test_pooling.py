@@ -30,6 +30,8 @@ from npbn.functional.avg_pooling import (
 from npbn.functional.max_pooling import max_pool2d, max_pool2d_backward, max_pool2d_forward
 from npbn.functional.pooling_checks import adapted_size, place_windows
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 DTYPES = ["float16", "float32", "float64"]
 FUNCTIONS = [max_pool2d, avg_pool2d, adaptive_avg_pool2d]
 LEADING = st.sampled_from([(1,), (2,), (0, 2), (1, 1), (2, 3)])

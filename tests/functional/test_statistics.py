@@ -113,10 +113,20 @@ def test_an_empty_batch_has_count_zero_and_finite_statistics(shape):
 
 @given(rngs(), batch_shapes())
 def test_var_is_biased_and_unbiased_var_is_not(rng, shape):
-    statistics = measure(rng.normal(size=shape))
-    count, m2 = statistics.count, statistics.m2
-    assert_within(statistics.var, m2 / count, EPS * m2 / count)
-    assert_within(statistics.unbiased_var, m2 / (count - 1), EPS * m2 / (count - 1))
+    """np.var loses (n + 4) eps of a sum of n squares, npbn no more."""
+    x = rng.normal(size=shape)
+    statistics, rows = measure(x), channels_last(x)
+    bound = 2 * (len(rows) + 4) * EPS
+    for found, expected in (
+        (statistics.var, np.var(rows, axis=0)),
+        (statistics.unbiased_var, np.var(rows, axis=0, ddof=1)),
+    ):
+        assert_within(found, expected, bound * (expected + rows.mean(axis=0) ** 2 * EPS))
+
+
+def test_var_of_one_value_is_zero_and_not_nan():
+    statistics = measure(np.ones((1, 2)))
+    np.testing.assert_array_equal([statistics.var, statistics.unbiased_var], np.zeros((2, 2)))
 
 
 @given(rngs(), batch_shapes((2, 3)))

@@ -149,7 +149,7 @@ def test_within_the_limits_training_computes_what_evaluation_does(
 
 
 def test_means_a_million_deviations_from_zero_cost_d_no_digits():
-    """The contract's 8 eps in float64 too, where one number has not the digits of the mean.
+    """8 eps in float64 too, where one number has not the digits of the mean.
 
     x − 10⁶ and running mean − 10⁶ are exact, and 1e-30 is nothing beside the variances.
     """
@@ -208,7 +208,26 @@ def test_the_limits_may_be_changed_between_two_steps():
     assert (np.abs(layer(x) - by_batch(x)) <= 1 + 1e-13).all()
 
 
-@pytest.mark.parametrize(("r_max", "d_max"), [(0.9, 1), (np.nan, 1), (2, -0.1), (2, np.nan)])
+JUST_BELOW_1, JUST_BELOW_0 = np.nextafter(1, 0), -5e-324
+
+
+@pytest.mark.parametrize("r_max", [1, np.nextafter(1, 2), 2.0, np.inf])
+@pytest.mark.parametrize("d_max", [0, 5e-324, 0.5, np.inf])
+def test_r_and_d_go_up_to_their_limits_and_no_further(r_max, d_max):
+    """The batch's deviation is 100 and 1/100 of the running one, its mean ±100 deviations off."""
+    x = np.repeat([[-1.0], [1.0]], 4, axis=1)
+    layer = npbn.BatchRenorm1d(4, r_max, d_max, eps=1e-300, dtype=np.float64)
+    layer.running_var[...] = [1e-4, 1e4, 1e-4, 1e-4]
+    layer.running_mean[...] = [0, 0, 1, -1]
+    wanted_r, wanted_d = np.array([100, 0.01, 100, 100]), np.array([0, 0, -100.0, 100])
+    r, d = np.clip(wanted_r, 1 / r_max, r_max), np.clip(wanted_d, -d_max, d_max)
+    assert_within(layer(x), x * r + d, 1e-13 * (r + np.abs(d)))
+
+
+@pytest.mark.parametrize(
+    ("r_max", "d_max"),
+    [(JUST_BELOW_1, 1), (0.9, 1), (np.nan, 1), (2, JUST_BELOW_0), (2, -0.1), (2, np.nan)],
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_limits_out_of_range_are_refused_and_nothing_is_changed(kind, r_max, d_max):
     message = f"{kind.__name__}: expected r_max >= 1 and d_max >= 0, got r_max={r_max}"

@@ -15,7 +15,10 @@ import npbn
 from npbn.errors import DtypeError, ShapeError
 
 # What torch says of an odd total of padding, and pytest would raise.
-pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),
+    pytest.mark.usefixtures("engine"),
+]
 
 # Positional and keyword arguments of the layer; each kernel fits into a 7x7 image.
 ARGUMENTS = [

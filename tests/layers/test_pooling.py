@@ -14,6 +14,8 @@ from npbn.errors import DtypeError, ShapeError
 from npbn.layers import pooling
 from npbn.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 # As torch takes them: by position where npbn has the argument there, else by name.
 ARGUMENTS = [
     ("MaxPool2d", (2,), {}),

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import time
 
 import hypothesis
@@ -28,21 +27,17 @@ from npbn.testing.mutants import MUTANTS, TextbookBatchNorm
 from npbn.testing.report import snippet
 from npbn.testing.torch_adapter import torch_implementation
 
-EXAMPLES = {"ci": 10, "nightly": 1000}.get(os.environ.get("HYPOTHESIS_PROFILE", "dev"), 2)
+EXAMPLES = hypothesis.settings.default.max_examples // 10
 LAYERS = [npbn.BatchNorm1d, npbn.BatchNorm2d, npbn.BatchNorm3d]
 
 
+COMPILING = 300  # seconds that a first call may take on a machine with other load
+
+
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("cls", LAYERS)
-def test_npbn_is_correct_and_keeps_its_accuracy_contract(cls):
-    report = check_batch_norm(npbn_implementation(cls), examples=EXAMPLES)
-    assert report.accurate, report.table()
-
-
-pytestmark = pytest.mark.usefixtures("engine")
-
-
-def test_npbn_keeps_its_contract_on_the_roads_of_larger_batches(road):
-    report = check_batch_norm(npbn_implementation(npbn.BatchNorm1d), examples=EXAMPLES)
+def test_npbn_is_correct_and_keeps_its_accuracy_contract_under_either_engine(cls):
+    report = check_batch_norm(npbn_implementation(cls), examples=EXAMPLES, seconds=COMPILING)
     assert report.accurate, report.table()
 
 
@@ -97,7 +92,7 @@ def test_torch_in_float32_breaks_the_contract_and_the_report_shows_where():
     report = check_batch_norm(torch_implementation(torch.nn.BatchNorm1d), examples=5, only="10⁶")
     (result,) = report.results
     assert (result.contract, report.correct, report.accurate) == ("failed", True, False)
-    assert result.worst_eps > 8
+    assert result.worst_eps > 8  # npbn's is at most 4
     assert "should be" in result.problem
     assert "Step(" in result.example
 
@@ -155,9 +150,15 @@ def test_the_report_fails_mutants(mutant):
     assert all(result.problem and result.example for result in failed)
 
 
-def test_at_least_thirty_mutants():
-    assert len(MUTANTS) >= 30
+def test_mutants_differ_from_the_textbook_and_from_one_another():
+    """Each overrides something, and no two override the same by the same code."""
     assert len({mutant.__name__ for mutant in MUTANTS}) == len(MUTANTS)
+    bodies = [
+        tuple((name, getattr(member, "__code__", member)) for name, member in sorted(own.items()))
+        for own in ({k: v for k, v in vars(m).items() if k[:2] != "__"} for m in MUTANTS)
+    ]
+    assert all(bodies)
+    assert len(set(map(repr, bodies))) == len(bodies)
 
 
 # -- implementations that misbehave ---------------------------------------------------------
@@ -290,5 +291,5 @@ def test_the_snippet_builds_the_case():
 
 def test_a_passing_behaviour_reports_its_worst_error():
     result = try_behaviour(BEHAVIOURS[0], npbn_implementation(npbn.BatchNorm1d), 10)
-    assert 0 < result.worst_eps <= 8
+    assert 0 < result.worst_eps <= 1
     assert result.problem is None

@@ -1,14 +1,14 @@
 """The suite passes the variants that are BatchNorm, and tells those that are another function."""
 
 import inspect
-import os
 
+import hypothesis
 import pytest
 
 import npbn
 from npbn.testing import check_batch_norm, npbn_implementation
 
-EXAMPLES = {"ci": 10, "nightly": 1000}.get(os.environ.get("HYPOTHESIS_PROFILE", "dev"), 2)
+EXAMPLES = hypothesis.settings.default.max_examples // 10
 
 
 def variant(cls, *limits):

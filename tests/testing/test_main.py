@@ -24,6 +24,7 @@ def command(capsys):
 
 @pytest.mark.parametrize("target", ["npbn:BatchNorm1d", "torch.nn:BatchNorm1d"])
 def test_npbn_and_torch_work_as_they_are(command, target):
+    pytest.importorskip(target.partition(":")[0])
     status, out, _ = command(target, *QUICK)
     assert status == 0
     assert "output in training" in out

@@ -259,7 +259,7 @@ def leaving(*_):
 def test_whatever_it_does_the_replay_goes_on(few, index, methods, text):
     results = replay_cases(few, broken(**methods))
     assert len(results) == 12
-    for case, result in zip(index["cases"], results, strict=False):
+    for case, result in zip(index["cases"][: len(results)], results, strict=True):
         if case["tracked"] or not {"running_var", "num_batches_tracked"} & set(methods):
             assert result.correct.status == result.contract.status == "failed"
             assert result.correct.worst is None

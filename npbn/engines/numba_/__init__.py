@@ -9,14 +9,20 @@ from npbn.engines import numpy_
 from npbn.engines.numba_.activation import relu_backward, relu_forward
 from npbn.engines.numba_.cross_entropy import cross_entropy_backward, cross_entropy_forward
 from npbn.engines.numba_.fusing import run
+from npbn.engines.numba_.max_pooling import max_pool, max_pool_backward
+from npbn.engines.numba_.patches import gather, scatter
 from npbn.engines.numba_.sgd import sgd
 
 __all__ = [
     "cross_entropy_backward",
     "cross_entropy_forward",
+    "gather",
+    "max_pool",
+    "max_pool_backward",
     "relu_backward",
     "relu_forward",
     "run",
+    "scatter",
     "sgd",
 ]
 

@@ -8,6 +8,8 @@ import numpy as np
 from npbn.engines.numpy_.activation import relu_backward, relu_forward
 from npbn.engines.numpy_.batch_norm import affine, combine, moments, reduce
 from npbn.engines.numpy_.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from npbn.engines.numpy_.max_pooling import max_pool, max_pool_backward
+from npbn.engines.numpy_.patches import gather, scatter
 from npbn.engines.numpy_.sgd import sgd
 
 __all__ = [
@@ -15,11 +17,15 @@ __all__ = [
     "combine",
     "cross_entropy_backward",
     "cross_entropy_forward",
+    "gather",
+    "max_pool",
+    "max_pool_backward",
     "moments",
     "reduce",
     "relu_backward",
     "relu_forward",
     "run",
+    "scatter",
     "sgd",
 ]
 

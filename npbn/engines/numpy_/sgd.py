@@ -1,4 +1,4 @@
-"""The update of SGD, for one parameter of any shape and layout; the caller ignores floating-point errors."""
+"""The update of SGD, for one parameter of any shape and layout."""
 
 import numpy as np
 

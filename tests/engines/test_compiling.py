@@ -1,0 +1,110 @@
+"""How the numba engine compiles: without a folder to write to, side by side, before a fork."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from processes import started
+
+import npbn
+
+pytest.importorskip("numba")
+pytestmark = [pytest.mark.slow, pytest.mark.process]
+PACKAGE = Path(npbn.__file__).parent
+
+STEP = """
+import numpy as np, npbn
+def step():
+    layer, x = npbn.BatchNorm1d(3), np.arange(12, dtype=np.float32).reshape(4, 3)
+    y = layer(x)
+    return y.tobytes() + layer.backward(x * x).tobytes() + layer.predict(x).tobytes()
+npbn.set_engine("numpy")
+expected = np.frombuffer(step(), np.float32)
+npbn.set_engine("numba")
+np.testing.assert_allclose(np.frombuffer(step(), np.float32), expected, rtol=1e-6, atol=1e-6)
+"""
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """Return a folder with a copy of the package that nothing has been compiled for."""
+    shutil.copytree(PACKAGE, tmp_path / "npbn", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def run(program, folder, **environment):
+    """Run a program with the package of a folder; it has to end well and without a complaint."""
+    with starting(program, folder, **environment) as process:
+        assert process.wait().err == ""
+
+
+def starting(program, folder, **environment):
+    variables = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "NUMBA_CACHE_DIR": ""}
+    variables |= {"NPBN_ENGINE": ""} | environment
+    command = sys.executable, "-W", "ignore::DeprecationWarning", "-c", program
+    return started(*command, limit=600, env=variables, cwd=folder)
+
+
+def compiled_files(folder):
+    return [path for path in folder.rglob("*") if path.suffix in (".nbi", ".nbc")]
+
+
+def test_where_no_folder_can_be_written_to_it_compiles_and_works(installed):
+    """Files stand where numba would make folders, which root may not write to either."""
+    for folder in [installed / "npbn", *(p for p in installed.rglob("*") if p.is_dir())]:
+        (folder / "__pycache__").touch()
+    nowhere = installed / "nowhere"
+    nowhere.touch()
+    home = {"HOME": str(nowhere), "XDG_CACHE_HOME": str(nowhere / "cache")}
+    run(STEP, installed, **home, LOCALAPPDATA=str(nowhere))
+    assert compiled_files(installed) == []
+
+
+def test_it_is_compiled_once_and_kept_beside_the_package(installed):
+    run(STEP, installed)
+    kept = {path: path.stat().st_mtime_ns for path in compiled_files(installed)}
+    assert kept
+    run(STEP, installed)
+    assert {path: path.stat().st_mtime_ns for path in compiled_files(installed)} == kept
+
+
+def test_processes_that_compile_side_by_side_into_one_folder_do_not_trip_over_one_another(
+    installed,
+):
+    cache = installed / "cache"
+    with (
+        starting(STEP, installed, NUMBA_CACHE_DIR=str(cache)) as first,
+        starting(STEP, installed, NUMBA_CACHE_DIR=str(cache)) as second,
+    ):
+        for process in (first, second):
+            assert process.wait().err == ""
+    assert compiled_files(cache)
+    run(STEP, installed, NUMBA_CACHE_DIR=str(cache))  # what they left can be read
+
+
+FORK = """
+import os, sys
+child = os.fork()
+if child == 0:
+    np.testing.assert_allclose(np.frombuffer(step(), np.float32), expected, rtol=1e-6, atol=1e-6)
+    wide = npbn.BatchNorm1d(3, dtype=np.float64)  # compiled in the child
+    wide.backward(wide(np.arange(12.0).reshape(4, 3)))
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+step()
+"""
+
+
+def test_a_fork_after_a_use_computes_and_compiles(installed):
+    run(STEP + FORK, installed)
+
+
+def test_only_the_dtypes_that_are_asked_for_are_compiled(installed):
+    run(STEP, installed)
+    few = compiled_files(installed)
+    wide = STEP.replace("BatchNorm1d(3)", "BatchNorm1d(3, dtype=float)").replace(
+        "dtype=np.float32", "dtype=float"
+    )
+    run(wide, installed)
+    assert len(compiled_files(installed)) > len(few)
