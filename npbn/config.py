@@ -3,8 +3,9 @@
 from __future__ import annotations  # np.random, named in hints, takes 20 ms to load
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +19,9 @@ from npbn.layers.plain import computes, float_dtypes
 from npbn.layers.state import check_shapes
 from npbn.quoting import printable, quoted
 from npbn.rng import generator
+
+if TYPE_CHECKING:
+    import inspect
 
 __all__ = ["from_config", "to_config"]
 
@@ -98,13 +102,23 @@ def _described(module: Module, path: str) -> dict[str, Any]:
     return {"type": kind.__name__, **{name: _value(module, name) for name in _options(kind)}}
 
 
-def _options(kind: type[Module]) -> list[str]:
-    """Return the names of a layer's arguments, but for its generator."""
+@cache  # a file may describe any number of layers
+def _signature(kind: type[Module]) -> inspect.Signature:
     import inspect  # takes 8 ms to load, which `import npbn` need not
 
+    return inspect.signature(kind)
+
+
+@cache
+def _hints(kind: type[Module]) -> dict[str, Any]:
+    return {**get_type_hints(kind.__init__), "dtype": str}
+
+
+def _options(kind: type[Module]) -> list[str]:
+    """Return the names of a layer's arguments, but for its generator."""
     if kind is Identity:  # takes anything and means nothing by it
         return []
-    return [name for name in inspect.signature(kind).parameters if name != "rng"]
+    return [name for name in _signature(kind).parameters if name != "rng"]
 
 
 def _value(module: Module, name: str) -> Any:
@@ -232,7 +246,7 @@ def checked_options(kind: type[Module], options: Mapping[str, Any], where: str) 
         raise ConfigError(
             f"{where}: {kind.__name__} takes no {', '.join(map(quoted, unknown[:5]))}"
         )
-    hints = {**get_type_hints(kind.__init__), "dtype": str}
+    hints = _hints(kind)
     options = {name: _plain(value) for name, value in options.items()}
     for name, value in options.items():
         if type(value) not in _accepted(hints[name], value):
@@ -255,9 +269,7 @@ def layer_of(
     kind: type[Module], options: Mapping[str, Any], where: str, rng: np.random.Generator
 ) -> Module:
     """Return a layer of arguments that have been checked, or raise ConfigError."""
-    import inspect
-
-    draws = {"rng": rng} if "rng" in inspect.signature(kind).parameters else {}
+    draws = {"rng": rng} if "rng" in _signature(kind).parameters else {}
     try:
         return kind(**options, **draws)
     except (NpbnError, TypeError, ValueError, OverflowError, MemoryError) as error:
@@ -266,10 +278,8 @@ def layer_of(
 
 def arrays_of(kind: type[Module], options: Mapping[str, Any], where: str, path: str) -> Shapes:
     """Return keys and shapes of a layer's arrays, which its arguments tell."""
-    import inspect
-
     try:
-        bound = inspect.signature(kind).bind(**options)
+        bound = _signature(kind).bind(**options)
         bound.apply_defaults()
         shapes = _arrays_of(kind, bound.arguments)
     except (TypeError, ValueError, ZeroDivisionError) as error:

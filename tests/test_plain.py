@@ -8,7 +8,7 @@ import pytest
 import npbn
 from npbn.config import state_shapes, to_config
 from npbn.errors import ConfigError
-from npbn.layers.plain import behaves, computes, float_dtypes
+from npbn.layers.plain import computes, float_dtypes, own_behaviour
 
 
 class Residual(npbn.Sequential):
@@ -137,19 +137,20 @@ def test_training_counts_for_conversion_and_not_for_folding():
     ghosts, renorm = npbn.GhostBatchNorm1d(2, 2), npbn.BatchRenorm1d(2, 3.0, 5.0)
     for layer in (ghosts, renorm, Squeezing(2), Still(2)):
         assert computes(layer, npbn.BatchNorm1d)
-        assert not behaves(layer, npbn.BatchNorm1d)
+        assert own_behaviour(layer, npbn.BatchNorm1d)
     for layer in (npbn.BatchNorm1d(2), Harmless(2), npbn.BatchNorm1d(2).eval()):
-        assert computes(layer, npbn.BatchNorm1d)
-        assert behaves(layer, npbn.BatchNorm2d, npbn.BatchNorm1d)
-    assert not behaves(Clamping(2), npbn.BatchNorm1d)
-    assert not behaves(patched(npbn.BatchNorm1d(2)), npbn.BatchNorm1d)
-    assert not behaves(npbn.ReLU(), npbn.BatchNorm1d)
+        assert computes(layer, npbn.BatchNorm2d, npbn.BatchNorm1d)
+        assert own_behaviour(layer, npbn.BatchNorm1d) is None
+    assert own_behaviour(Clamping(2), npbn.BatchNorm1d) == "_apply"
+    assert own_behaviour(Still(2), npbn.BatchNorm1d) == "train"
+    assert own_behaviour(patched(npbn.BatchNorm1d(2)), npbn.BatchNorm1d)
+    assert not computes(npbn.ReLU(), npbn.BatchNorm1d)
 
 
 def test_a_layer_that_update_batch_norm_observes_is_still_plain():
     layer = npbn.BatchNorm1d(2)
     layer.observer = print
-    assert behaves(layer, npbn.BatchNorm1d)
+    assert own_behaviour(layer, npbn.BatchNorm1d) is None
 
 
 def test_a_harmless_subclass_is_exported_and_folded(tmp_path):

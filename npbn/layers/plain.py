@@ -16,34 +16,33 @@ _EVALUATION += ("_submodules",)
 
 def computes(module: object, *kinds: type[Module]) -> bool:
     """Tell whether in evaluation a module computes what one of these classes does."""
-    return any(isinstance(module, kind) and _keeps(module, kind, _EVALUATION) for kind in kinds)
+    return any(
+        isinstance(module, kind) and _of_its_own(module, kind, _EVALUATION) is None
+        for kind in kinds
+    )
 
 
-def behaves(module: object, *kinds: type[Module]) -> bool:
-    """Tell whether a module does in all respects what one of these classes does.
+def own_behaviour(module: Module, kind: type[Module]) -> str | None:
+    """Return the first method in which a module differs from a class that it is of, or None.
 
-    A subclass may then have a constructor and methods of its own, and print itself otherwise.
+    A subclass may have a constructor and methods of its own, and print itself otherwise: all that
+    `kind` has, in training and evaluation, has to be the same.
     """
-    return any(isinstance(module, kind) and _keeps(module, kind, _methods(kind)) for kind in kinds)
+    public = (name for name in dir(kind) if not name.startswith("__") and name != "extra_repr")
+    return _of_its_own(module, kind, (*public, "__call__", "__getattribute__", "__setattr__"))
 
 
 def float_dtypes(net: Module) -> list[np.dtype]:
     """Return the dtypes in which a network computes, each once: its parameters' and buffers'."""
-    arrays = [*net.parameters(), *(buffer for _, buffer in net.named_buffers())]
+    arrays = [*net.parameters(), *net.buffers()]
     return list(dict.fromkeys(array.dtype for array in arrays if array.dtype.kind == "f"))
 
 
-def _methods(kind: type[Module]) -> Iterable[str]:
-    own = (name for name in dir(kind) if not name.startswith("__") and name != "extra_repr")
-    return (*own, "__call__", "__getattribute__", "__setattr__")
-
-
-def _keeps(module: object, kind: type[Module], names: Iterable[str]) -> bool:
-    """Tell whether these attributes of a class are the same in the module's own class."""
+def _of_its_own(module: object, kind: type[Module], names: Iterable[str]) -> str | None:
+    """Return the first of these names that is not in a module what it is in a class."""
     for name in names:
         its = getattr(kind, name, None)
-        if getattr(type(module), name, None) is not its:
-            return False
-        if callable(its) and name in vars(module):
-            return False
-    return True
+        replaced = callable(its) and name in vars(module)
+        if replaced or getattr(type(module), name, None) is not its:
+            return name
+    return None
