@@ -185,7 +185,7 @@ def _input_shape(steps: list[tuple[str, Module]]) -> list[int | str]:
             break
     raise ConfigError(
         "export_onnx: the first layer does not tell the shape of a sample; pass input_shape, "
-        "such as (784,) or (1, 28, 28)"
+        "such as (784,) or (1, 28, 28), or on the command line --input-shape 1,28,28"
     )
 
 
