@@ -61,7 +61,16 @@ def images_layer(draw, rng, shape):
                 **options,
             )
         case "norm":
-            return npbn.BatchNorm2d(channels, eps=0.1, affine=draw(st.booleans()))
+            options = {"eps": 0.1, "affine": draw(st.booleans()), "bias": draw(st.booleans())}
+            return draw(
+                st.sampled_from(
+                    [
+                        npbn.BatchNorm2d(channels, **options),
+                        npbn.GhostBatchNorm2d(channels, 2, **options),
+                        npbn.BatchRenorm2d(channels, 3.0, 5.0, **options),
+                    ]
+                )
+            )
         case "pool":
             return pooling(draw, sizes)
     return npbn.ReLU() if kind == "relu" else npbn.Dropout(0.5)
@@ -87,10 +96,53 @@ def networks(draw):
     named = list(zip(names, layers, strict=False))
     inner = npbn.Sequential(dict(named[split:]))
     net = npbn.Sequential({**dict(named[:split]), names[-1]: inner})
+    fill(net, rng)
+    return net, start
+
+
+def fill(net, rng):
+    """Give vectors, statistics too, values as training leaves them."""
     for key, array in net._state():
         if array.ndim == 1:
             array[...] = rng.uniform(0.5, 2, array.shape) * (-1 if key.endswith("mean") else 1)
+
+
+@st.composite
+def networks_of_vectors(draw, dtype):
+    """Return a network that takes vectors or sequences of them, and their shape."""
+    rng = draw(rngs())
+    shape = start = draw(st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple))
+    layers = []
+    for kind in draw(st.lists(st.sampled_from(["linear", "norm", "other"]), max_size=5)):
+        if kind == "linear":
+            outputs, bias = draw(st.integers(1, 5)), draw(st.booleans())
+            made = npbn.Linear(shape[-1], outputs, bias, dtype=dtype, rng=rng)
+            shape = (*shape[:-1], outputs)
+        elif kind == "norm" and len(shape) < 3:
+            kinds = [npbn.BatchNorm1d, npbn.GhostBatchNorm1d, npbn.BatchRenorm1d]
+            more = draw(st.sampled_from([(kinds[0],), (kinds[1], 2), (kinds[2], 3.0, 5.0)]))
+            made = more[0](shape[0], *more[1:], eps=0.1, bias=draw(st.booleans()), dtype=dtype)
+        else:
+            made = draw(st.sampled_from([npbn.ReLU, npbn.Sigmoid, npbn.Identity, npbn.Dropout]))()
+        layers.append(made)
+    names = draw(st.permutations(NAMES))
+    net = npbn.Sequential(dict(zip(names, layers, strict=False)))
+    fill(net, rng)
     return net, start
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(data=st.data(), rng=rngs(), batch=st.integers(1, 3))
+def test_drawn_networks_of_vectors_run_as_they_predict(tmp_path_factory, dtype, data, rng, batch):
+    """Five layers of sums of five terms: 1000 roundings."""
+    net, shape = data.draw(networks_of_vectors(dtype))
+    path = tmp_path_factory.mktemp("onnx") / "net.onnx"
+    npbn.export_onnx(net, path, input_shape=shape)
+    dtype = next((p.dtype for _, p in net._state() if p.dtype.kind == "f"), np.dtype(np.float32))
+    x = rng.normal(size=(batch, *shape)).astype(dtype)
+    expected = net.predict(x)
+    bound = 1000 * np.finfo(dtype).eps * max(np.abs(expected).max(initial=0), 1)
+    assert_within(run(path, x), expected, bound)
 
 
 @given(networks(), rngs(), st.integers(1, 3))

@@ -184,7 +184,7 @@ def _explain(module: str, name: str) -> str:
             return f"; {advice}"
     top = module.partition(".")[0]
     if name[:1].isupper() and top not in {*sys.stdlib_module_names, "__builtin__"}:
-        return "; a whole module? Save its state: torch.save(net.state_dict(), path)"
+        return "; a whole module? Save its state beside it: torch.save(net.state_dict(), new_path)"
     return ""
 
 

@@ -303,7 +303,7 @@ def with_attribute():
         (lambda: np.ones(2, "f4,f4"), ["dtype 'V8'", "expected numbers"]),
         (lambda: np.random.default_rng(0), ["numpy", "torch.from_numpy"]),
         (lambda: 1j, ["complex"]),
-        (lambda: Net(2, 2), ["Net'", "torch.save(net.state_dict(), path)"]),
+        (lambda: Net(2, 2), ["Net'", "torch.save(net.state_dict(), new_path)"]),
         (lambda: torch.nn.ReLU(), ["torch.nn.modules.activation.ReLU", "net.state_dict()"]),
     ],
 )

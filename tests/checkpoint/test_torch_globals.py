@@ -89,7 +89,7 @@ def test_names_are_looked_up_whole(path, module, attribute):
 
 
 def test_a_module_is_told_from_a_function(path):
-    advice = "torch.save(net.state_dict(), path)"
+    advice = "torch.save(net.state_dict(), new_path)"
     assert advice in damage(path, name("__main__", "Net") + b")\x81")
     assert advice in damage(path, name("torch.nn.modules.linear", "Linear"))
     assert advice not in damage(path, name("posix", "system"))

@@ -186,7 +186,7 @@ def test_objects_that_lie(path, value, words):
 
 def test_another_version_and_references_too_early(path):
     assert "it is of version 1000, expected 1001" in refusal(path, by_hand(both(), version=1000))
-    content = pickle.dumps(MAGIC, 2) + program(storage())
+    content = pickle.dumps(MAGIC, 2) + program(b"NQ")
     assert "before there is any" in refusal(path, content)
 
 

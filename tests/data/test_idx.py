@@ -288,7 +288,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, name, size):
 
     monkeypatch.setattr(atomic, "replace", full)
     noise = np.random.default_rng(0).integers(0, 256, size, np.uint8)
-    with pytest.raises(DataError, match="cannot write .*space"):
+    with pytest.raises(DataError, match=r"cannot write .*space"):
         write_idx(path, noise)
     assert read_idx(path).tolist() == [0, 1, 2]
     assert [p.name for p in tmp_path.iterdir()] == [name]

@@ -120,7 +120,7 @@ def test_emnist_has_several_splits_in_one_folder(tmp_path, train):
     assert len(MNIST(tmp_path, train, split="digits")) == 4
     with pytest.raises(DataError, match=rf"emnist-balanced-{part}-images-idx3-ubyte"):
         MNIST(tmp_path, train, split="balanced")
-    with pytest.raises(DataError, match="looked for .*split= for EMNIST"):
+    with pytest.raises(DataError, match=r"looked for .*split= for EMNIST"):
         MNIST(tmp_path, train)
 
 

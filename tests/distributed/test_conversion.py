@@ -21,7 +21,6 @@ from npbn.distributed import (
 )
 from npbn.errors import ConfigError
 
-
 CONV = npbn.Conv2d(3, 2, 3)
 
 
