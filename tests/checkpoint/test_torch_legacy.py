@@ -171,8 +171,8 @@ def test_keys_that_lie(path, keys):
     [
         (state(tensor(storage(view=b"K\1"))), "part of another"),
         (state(tensor(new_storage())), "expected a storage"),
-        (state(tensor(storage()), tensor(storage("DoubleStorage"))), "several dtypes"),
-        (state(tensor(storage("HalfStorage", number=8), size=(9,))), "storage"),
+        (state(tensor(storage()), tensor(storage(kind="DoubleStorage"))), "several dtypes"),
+        (state(tensor(storage(kind="HalfStorage", number=8), size=(9,))), "storage"),
         (program(b"}", text("a"), b"NsN"), "too early or too late"),
         (program(b"]q\0h\0a"), "holds itself"),
         (program(b"}" * 2000), "too early or too late"),
