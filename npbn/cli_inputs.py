@@ -19,6 +19,10 @@ from npbn.layers.plain import float_dtypes
 from npbn.layers.state import WRAPPERS
 from npbn.quoting import printable
 
+_ANY_SHAPE = (npbn.Sequential, npbn.ReLU, npbn.Sigmoid, npbn.Identity, npbn.Dropout)
+_OF_IMAGES = (npbn.Conv2d, npbn.BatchNorm2d)
+_OF_IMAGES += (npbn.MaxPool2d, npbn.AvgPool2d, npbn.AdaptiveAvgPool2d)
+
 
 def loaded(path: Path, options: argparse.Namespace) -> npbn.Checkpoint:
     """Load a file, or the part of it that the options ask for."""
@@ -119,10 +123,10 @@ def images(path: Path, net: npbn.Module) -> np.ndarray:
     read = read.astype(dtype) / dtype.type(255) if read.dtype == np.uint8 else read
     if read.ndim < 2 or read.dtype.kind not in "fiub":
         raise DataError(f"{path}: expected images of shape (N, ...), got {read.dtype} {read.shape}")
-    first = next((m for m in net.modules() if any(True for _ in m._own(npbn.Parameter))), None)
+    first = next((m for m in net.modules() if not isinstance(m, _ANY_SHAPE)), None)
     if isinstance(first, npbn.Linear):
         read = read.reshape(len(read), math.prod(read.shape[1:]))
-    elif isinstance(first, npbn.Conv2d) and read.ndim == 3:
+    elif isinstance(first, _OF_IMAGES) and read.ndim == 3:
         read = read[:, None]
     return read.astype(dtype, copy=False)
 

@@ -104,6 +104,20 @@ def test_a_network_of_statistics_alone_predicts_in_their_dtype(folder, capsys):
     assert abs(float(line) - 0.5) < 1e-5
 
 
+@pytest.mark.parametrize("first", [
+    lambda: npbn.MaxPool2d(1), lambda: npbn.AvgPool2d(1), lambda: npbn.BatchNorm2d(1),
+    lambda: npbn.Flatten(), lambda: npbn.Sequential(npbn.ReLU(), npbn.Conv2d(1, 1, 1)),
+])  # fmt: skip
+def test_images_have_the_shape_that_the_first_layer_takes(first, folder, capsys):
+    """Of networks that begin with pooling the images were laid out for the Linear behind it."""
+    net = npbn.Sequential(first(), npbn.Flatten(), npbn.Linear(12, 2)).eval()
+    npbn.save(net, folder / "x.npz")
+    lines = run(capsys, "predict", folder / "x.npz", folder / "images.npy", "--logits")
+    expected = net.predict(np.load(folder / "images.npy")[:, None])
+    found = [list(map(float, line.split(","))) for line in lines]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 # -- networks -------------------------------------------------------------------------------------
 
 
