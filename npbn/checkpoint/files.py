@@ -215,8 +215,10 @@ def _told(start: bytes, size: int) -> str | None:
         if name.endswith(b".npy") or name == b"npbn.json":
             return ".npz"
         return ".pt" if b"/" in name else None
-    if b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19" in start[:16]:  # torch's magic number before 1.6
-        return ".pt"
+    if start.startswith(b"\x80"):  # a pickle
+        from npbn.checkpoint.torch_legacy import is_legacy
+
+        return ".pt" if is_legacy(start) else None
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size - 8:
         return ".safetensors"
     return None

@@ -22,7 +22,7 @@ _SHORT = 4096  # bytes, of the pickles before the object's
 
 def is_legacy(start: bytes) -> bool:
     """Tell whether a file that begins so is one of these."""
-    return MAGIC in start[:16]
+    return MAGIC in start[:32]  # protocol 4 has a frame before it
 
 
 def read_legacy(file: Bytes, longest: int) -> tuple[bytes, dict[str, Record]]:
