@@ -242,8 +242,11 @@ def _add_batch_norm(graph: _Graph, name: str, layer: BatchNorm) -> None:
         "running_mean": layer.running_mean,
         "running_var": layer.running_var,
     }
+    epsilon = float(np.float32(layer.eps))  # as ONNX has it; float64 notices the rest of it
+    if graph.dtype == np.float64:
+        arrays["running_var"] = arrays["running_var"] + (layer.eps - epsilon)
     constants = [graph.constant(f"{name}.{key}", array) for key, array in arrays.items()]
-    graph.add("BatchNormalization", name, constants, epsilon=layer.eps)
+    graph.add("BatchNormalization", name, constants, epsilon=epsilon)
 
 
 def _add_of_images(graph: _Graph, name: str, layer: Module) -> None:

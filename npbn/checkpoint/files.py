@@ -215,10 +215,11 @@ def _told(start: bytes, size: int) -> str | None:
         if name.endswith(b".npy") or name == b"npbn.json":
             return ".npz"
         return ".pt" if b"/" in name else None
-    if start.startswith(b"\x80"):  # a pickle
+    if start.startswith(b"\x80"):  # a pickle, or the length of a header
         from npbn.checkpoint.torch_legacy import is_legacy
 
-        return ".pt" if is_legacy(start) else None
+        if is_legacy(start):
+            return ".pt"
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size - 8:
         return ".safetensors"
     return None
