@@ -21,6 +21,7 @@ from npbn.layers import (
     Linear,
     MaxPool2d,
     Module,
+    ModuleList,
     Parameter,
     Sequential,
 )
@@ -32,7 +33,7 @@ __all__ = ["from_config", "from_state_dict", "to_config"]
 TYPES = {
     kind.__name__: kind
     for kind in (getattr(layers, name) for name in layers.__all__)
-    if issubclass(kind, Module) and kind not in (Module, Sequential)
+    if issubclass(kind, Module) and kind not in (Module, ModuleList, Sequential)
 }
 
 # By annotation, the types of arguments that layers take on trust (and of all that are strings).

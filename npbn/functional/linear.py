@@ -4,13 +4,20 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npbn.errors import ShapeError
 from npbn.functional.checks import float_array, same_dtype, same_shape
 
 
 class LinearCache(NamedTuple):
-    """What :func:`linear_backward` needs: the input and the weight, by reference."""
+    """What :func:`linear_backward` needs of the forward pass.
+
+    Attributes
+    ----------
+    x, weight : ndarray
+        By reference.
+    """
 
     x: np.ndarray
     weight: np.ndarray
@@ -53,7 +60,7 @@ def linear_backward(
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
     """Return the gradients of input, weight and bias.
 
-    With the rows of all leading axes taken together::
+    With all leading axes joined into one, whose rows are the terms of the sums::
 
         grad_input  = grad_output W
         grad_weight = grad_outputᵀ x
@@ -64,8 +71,7 @@ def linear_backward(
     grad_output : ndarray, shape (*, out_features)
     cache : LinearCache
     input_grad, bias_grad : bool
-        Whether `grad_input` and `grad_bias` are wanted; otherwise the product is skipped and None
-        returned.
+        Whether to compute `grad_input` and `grad_bias`; None is returned in their place otherwise.
 
     Returns
     -------
@@ -75,31 +81,42 @@ def linear_backward(
 
     Notes
     -----
-    Error bound: k eps / 2 · Σ|terms|, with k = out_features terms for the input's gradient, and
-    as many as there are rows for the others.
+    Error bound: k eps / 2 · Σ|terms|, with k = out_features terms for the gradient of the input
+    and k = the number of rows for the others.
     """
     x, weight = cache
     grad_rows, rows = _rows(grad_output), _rows(x)
     grad_input = grad_rows @ weight if input_grad else None
-    if input_grad and x.ndim != 2:
+    if grad_input is not None and x.ndim != 2:
         grad_input = grad_input.reshape(x.shape)
-    # As a product: in float16 a sum over rows sticks at 2048, and in float32 this is faster.
+    # A product, since in float16 a sum of ones over rows ends at 2048; it is also faster.
     grad_bias = np.ones(len(rows), grad_rows.dtype) @ grad_rows if bias_grad else None
-    # Transposed twice: in memory it lies as the layer's weight does, so that SGD need not stride.
+    # Transposed twice: its layout in memory is that of the layer's weight, for SGD.
     return grad_input, (rows.T @ grad_rows).T, grad_bias
 
 
 def _rows(x: np.ndarray) -> np.ndarray:
-    """Return (*, features) as a matrix; a reshape to -1 cannot, where there are no rows."""
+    """Return (*, features) as a matrix; a reshape to -1 fails without rows."""
     return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
-def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-    """Return x Wᵀ + b for x of shape (*, in_features); see :func:`linear_forward`.
+def linear(x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None) -> np.ndarray:
+    """Return x Wᵀ + b.
+
+    Parameters
+    ----------
+    x : array_like, shape (*, in_features), of a float dtype
+    weight : array_like, shape (out_features, in_features), dtype of x
+    bias : array_like, shape (out_features,), dtype of x, or None
+
+    Returns
+    -------
+    ndarray, shape (*, out_features), dtype of x
 
     Raises
     ------
     ShapeError, DtypeError
+        If they do not fit together.
 
     Examples
     --------

@@ -14,7 +14,7 @@ from npbn.rng import generator
 
 
 class Dropout(Module):
-    """Drops elements in training, each with probability p, and divides the others by 1 − p.
+    """Sets elements to 0 in training, each with probability p, and divides the others by 1 − p.
 
     In evaluation it returns its input.
 
@@ -22,8 +22,17 @@ class Dropout(Module):
     ----------
     p : float, from 0 to 1
     rng : numpy.random.Generator, optional
-        Drawn from at every forward pass in training; see :func:`npbn.functional.dropout_forward`.
-        Deep copies and pickles of the layer go on from its state.
+        Used by every forward pass in training; see :func:`npbn.functional.dropout_forward`.
+        Deep copies and pickles of the layer continue from its state.
+
+    Raises
+    ------
+    ValueError
+        On a `p` that is no number from 0 to 1.
+    TypeError
+        On an `rng` that is no Generator.
+    DtypeError
+        On an input that is not of a float dtype.
 
     Examples
     --------

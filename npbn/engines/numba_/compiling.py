@@ -1,27 +1,26 @@
-"""How functions are compiled: once, kept on disk where that is possible, without the GIL."""
+"""How functions are compiled: without the GIL, and stored on disk where that is possible."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 
-F = TypeVar("F", bound=Callable)
+F = TypeVar("F", bound=Callable[..., Any])
 
-# A product and a sum may be rounded once (fused multiply-add): not for anything that assumes away
-# NaN or infinity.
+# A product and a sum may be rounded once (fused multiply-add). NaN and infinities are respected.
 CONTRACT = frozenset({"contract"})
-# Sums in any order besides, for the vector units: only where float64 adds up what is computed by
-# functions without it.
+# Sums may also be taken in any order, for vectorisation: only for sums in float64 of terms that are
+# computed by functions without this option.
 REASSOCIATE = CONTRACT | {"reassoc"}
 
 
 def compiled(function: F, fastmath: frozenset[str] = CONTRACT) -> F:
-    """Compile a function for each combination of dtypes, when it is first called with them."""
-    options = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
+    """Compile a function for each combination of dtypes, at the first call with it."""
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
     try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # there is no folder to keep it in that can be written to
-        return numba.njit(**options)(function)
+        return cast(F, numba.njit(cache=True, **options)(function))
+    except RuntimeError:  # numba finds no folder to write to
+        return cast(F, numba.njit(**options)(function))
 
 
 def any_order(function: F) -> F:
