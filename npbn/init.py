@@ -35,6 +35,7 @@ def calculate_fan_in(parameter: Fillable) -> int:
     Parameters
     ----------
     parameter : Parameter or ndarray, shape (out, in, ...)
+        A weight.
 
     Returns
     -------
@@ -102,6 +103,7 @@ def normal_(
     parameter : Parameter or ndarray
         Changed in place.
     mean, std : float
+        Mean and standard deviation.
     rng : numpy.random.Generator, optional
         None is a new ``np.random.default_rng()``.
 

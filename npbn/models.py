@@ -37,6 +37,7 @@ class MLP(Sequential):
     input_size, hidden_dim, output_size : int
         Features of the input, of both hidden layers, and of the output.
     use_batch_norm : bool
+        Whether there are BatchNorm layers.
     dtype : {float32, float64, float16}
         Of the parameters; the input has the same.
     rng : numpy.random.Generator, optional
@@ -103,11 +104,13 @@ class CNN(Sequential):
     Parameters
     ----------
     in_channels : int
+        Channels of the image.
     image_size : int or (int, int)
         Side of a square image, or height and width; each at least 4.
     hidden_dim, output_size : int
         Features between the fully connected layers, and of the output.
     use_batch_norm : bool
+        Whether there are BatchNorm layers.
     dtype : {float32, float64, float16}
         Of the parameters; the input has the same.
     rng : numpy.random.Generator, optional

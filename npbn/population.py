@@ -62,6 +62,11 @@ def update_batch_norm(net: Module, loader: Iterable[Any], *, average_batches: bo
     while it normalises by its former statistics. The inputs of a layer after a BatchNorm without
     running statistics depend on the batches.
 
+    References
+    ----------
+    S. Ioffe and C. Szegedy, arXiv:1502.03167, algorithm 2, which averages over batches; Y. Wu and
+    J. Johnson, "Rethinking 'Batch' in BatchNorm", 2021, arXiv:2105.07576, section 3.
+
     Examples
     --------
     >>> from npbn import BatchNorm1d
@@ -69,11 +74,6 @@ def update_batch_norm(net: Module, loader: Iterable[Any], *, average_batches: bo
     >>> update_batch_norm(bn, [np.array([[1.0], [2.0]]), np.array([[6.0]])])
     >>> bn.running_mean, bn.running_var
     (array([3.]), array([7.]))
-
-    References
-    ----------
-    S. Ioffe and C. Szegedy, arXiv:1502.03167, algorithm 2, which averages over batches; Y. Wu and
-    J. Johnson, "Rethinking 'Batch' in BatchNorm", 2021, arXiv:2105.07576, section 3.
     """
     check_bool("update_batch_norm", "average_batches", average_batches)
     of_one_process("update_batch_norm", loader, *net.modules())

@@ -88,6 +88,7 @@ def train_step(
     criterion : CrossEntropyLoss or MSELoss
         With reduction 'mean' or 'sum'.
     optimizer : SGD
+        It has the parameters of the network.
 
     Returns
     -------
@@ -133,11 +134,13 @@ def train_epoch(net: Module, loader: Batches, criterion: Loss, optimizer: SGD) -
     Parameters
     ----------
     net : Module
+        The network; it is in training mode afterwards.
     loader : iterable of (x, target)
         For instance a :class:`npbn.DataLoader`, or one wrapped in a progress bar.
     criterion : CrossEntropyLoss or MSELoss
         With reduction 'mean' or 'sum'.
     optimizer : SGD
+        It has the parameters of the network.
 
     Returns
     -------
@@ -176,7 +179,7 @@ def train_epoch(net: Module, loader: Batches, criterion: Loss, optimizer: SGD) -
 class Evaluation(NamedTuple):
     """What :func:`evaluate` returns.
 
-    Attributes
+    Parameters
     ----------
     loss : float
         The criterion's mean over all samples; NaN if no target counts.
@@ -244,6 +247,7 @@ def evaluate(
     net : Module
         Returns logits (N, classes).
     loader : iterable of (x, target)
+        For instance a :class:`npbn.DataLoader`.
     criterion : callable, optional
         Mean loss of a batch; cross-entropy by default. With npbn's losses the result is that of
         all samples in one batch, with reduction 'sum' the sum.

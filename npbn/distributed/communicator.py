@@ -50,16 +50,61 @@ class Communicator(Protocol):
     size: int
 
     def allgather(self, part: np.ndarray, what: str) -> np.ndarray:
-        """Return the parts of all ranks, each of shape (n,) and float64, as (P, n)."""
+        """Return the parts of all ranks as rows.
+
+        Parameters
+        ----------
+        part : ndarray, shape (n,), float64
+            That of this rank.
+        what : str
+            Name of the exchange.
+
+        Returns
+        -------
+        ndarray, shape (P, n), float64
+            The part of rank r as row r.
+        """
 
     def start_sum(self, array: np.ndarray, what: str) -> Exchange:
-        """Start adding a C-contiguous float32 or float64 array over all ranks, in place."""
+        """Start adding an array over all ranks, in place.
+
+        Parameters
+        ----------
+        array : ndarray, C-contiguous, float32 or float64
+            That of this rank; it has the sum afterwards.
+        what : str
+            Name of the exchange.
+
+        Returns
+        -------
+        Exchange
+            Its ``wait()`` returns the sum.
+        """
 
     def broadcast(self, array: np.ndarray, what: str) -> None:
-        """Overwrite a C-contiguous array with that of rank 0."""
+        """Overwrite an array with that of rank 0.
+
+        Parameters
+        ----------
+        array : ndarray, C-contiguous
+            Of the same shape and dtype on all ranks.
+        what : str
+            Name of the exchange.
+        """
 
     def fail(self, reason: str) -> DistributedError:
-        """Send the other ranks the reason why this one fails; return the error to raise."""
+        """Send the other ranks the reason why this one fails.
+
+        Parameters
+        ----------
+        reason : str
+            For the message of the error.
+
+        Returns
+        -------
+        DistributedError
+            The error to raise.
+        """
 
 
 def agree(comm: Communicator, problem: str, what: str) -> None:

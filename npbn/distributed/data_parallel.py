@@ -149,6 +149,7 @@ class DataParallel(Module):
         Returns
         -------
         ndarray, shape of the shard's input, or None
+            Gradient of the whole batch's loss with respect to the input.
 
         Raises
         ------

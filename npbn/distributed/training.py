@@ -42,6 +42,7 @@ def train_step(
     criterion : CrossEntropyLoss or MSELoss
         With reduction 'mean' or 'sum'.
     optimizer : SGD
+        It has the parameters of the network, and the same options on all ranks.
 
     Returns
     -------
@@ -76,11 +77,13 @@ def train_epoch(
     Parameters
     ----------
     net : DataParallel
+        The network; it is in training mode afterwards.
     loader : iterable of (x, target)
         This rank's shards, for instance a :class:`npbn.distributed.DataLoader`.
     criterion : CrossEntropyLoss or MSELoss
         With reduction 'mean' or 'sum'.
     optimizer : SGD
+        It has the parameters of the network, and the same options on all ranks.
 
     Returns
     -------

@@ -24,6 +24,7 @@ def set_engine(name: str) -> None:
     Parameters
     ----------
     name : {'numpy', 'numba'}
+        The engine.
 
     Raises
     ------
@@ -48,6 +49,7 @@ def get_engine() -> str:
     Returns
     -------
     str
+        'numpy' or 'numba'.
 
     Raises
     ------
@@ -69,6 +71,12 @@ def using_engine(name: str) -> Iterator[None]:
     Parameters
     ----------
     name : {'numpy', 'numba'}
+        The engine.
+
+    Yields
+    ------
+    None
+        Inside the block.
 
     Raises
     ------

@@ -16,13 +16,14 @@ def relu_forward(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     x : ndarray, any shape
+        The input.
 
     Returns
     -------
     y : ndarray, shape and dtype of x
         NaN where x is NaN.
     cache : ndarray
-        x itself.
+        The input x itself.
     """
     return current().relu_forward(x), x
 
@@ -33,12 +34,14 @@ def relu_backward(grad_output: np.ndarray, cache: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     grad_output : ndarray, shape and dtype of x
+        Gradient of the loss with respect to the output.
     cache : ndarray
-        x, as :func:`relu_forward` returns it.
+        The input x, as :func:`relu_forward` returns it.
 
     Returns
     -------
-    grad_input : ndarray, shape and dtype of x
+    ndarray, shape and dtype of x
+        Gradient of the loss with respect to the input.
     """
     return current().relu_backward(grad_output, cache)
 
@@ -50,12 +53,14 @@ def sigmoid_forward(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     x : ndarray, any shape
+        The input.
 
     Returns
     -------
     y : ndarray, shape and dtype of x
+        The output.
     cache : ndarray
-        x itself.
+        The input x itself.
     """
     small = np.exp(-np.abs(x))  # never overflows
     return np.asarray(np.where(x < 0, small, x.dtype.type(1)) / (1 + small)), x
@@ -71,12 +76,14 @@ def sigmoid_backward(grad_output: np.ndarray, cache: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     grad_output : ndarray, shape and dtype of x
+        Gradient of the loss with respect to the output.
     cache : ndarray
-        x, as :func:`sigmoid_forward` returns it.
+        The input x, as :func:`sigmoid_forward` returns it.
 
     Returns
     -------
-    grad_input : ndarray, shape and dtype of x
+    ndarray, shape and dtype of x
+        Gradient of the loss with respect to the input.
     """
     small = np.exp(-np.abs(cache))
     return np.asarray(grad_output * (small / np.square(1 + small)))
@@ -88,10 +95,12 @@ def relu(x: ArrayLike) -> np.ndarray:
     Parameters
     ----------
     x : array_like, any shape, of a float dtype
+        The input.
 
     Returns
     -------
     ndarray, shape and dtype of x
+        The output.
 
     Raises
     ------
@@ -113,10 +122,12 @@ def sigmoid(x: ArrayLike) -> np.ndarray:
     Parameters
     ----------
     x : array_like, any shape, of a float dtype
+        The input.
 
     Returns
     -------
     ndarray, shape and dtype of x
+        The output.
 
     Raises
     ------

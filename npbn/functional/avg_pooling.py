@@ -40,10 +40,12 @@ class Spans(NamedTuple):
 class AvgPoolCache(NamedTuple):
     """What the backward passes need of the forward pass: the geometry alone.
 
-    Attributes
+    Parameters
     ----------
     rows, columns : Spans
+        Along H and W.
     divisor : ndarray, shape (H_out, W_out), or int
+        What the sums were divided by.
     """
 
     rows: Spans
@@ -64,6 +66,7 @@ def avg_pool2d_forward(
     Parameters
     ----------
     x : ndarray, shape (*, H, W)
+        The input.
     rows, columns : Windows
         Along H and W, without dilation.
     count_include_pad : bool
@@ -74,7 +77,9 @@ def avg_pool2d_forward(
     Returns
     -------
     y : ndarray, shape (*, H_out, W_out), dtype of x
+        The output.
     cache : AvgPoolCache
+        What the backward function needs.
 
     Notes
     -----
@@ -92,11 +97,14 @@ def avg_pool2d_backward(grad_output: np.ndarray, cache: AvgPoolCache) -> np.ndar
     Parameters
     ----------
     grad_output : ndarray, shape (*, H_out, W_out)
+        Gradient of the loss with respect to the output.
     cache : AvgPoolCache
+        The cache that the forward function returned.
 
     Returns
     -------
-    grad_input : ndarray, shape (*, H, W), dtype of grad_output
+    ndarray, shape (*, H, W), dtype of grad_output
+        Gradient of the loss with respect to the input.
 
     Notes
     -----
@@ -118,13 +126,16 @@ def adaptive_avg_pool2d_forward(
     Parameters
     ----------
     x : ndarray, shape (*, H, W)
+        The input.
     output_size : tuple of two ints
         H_out and W_out, which may be larger than H and W.
 
     Returns
     -------
     y : ndarray, shape (*, H_out, W_out), dtype of x
+        The output.
     cache : AvgPoolCache
+        What the backward function needs.
 
     Notes
     -----
@@ -141,11 +152,14 @@ def adaptive_avg_pool2d_backward(grad_output: np.ndarray, cache: AvgPoolCache) -
     Parameters
     ----------
     grad_output : ndarray, shape (*, H_out, W_out)
+        Gradient of the loss with respect to the output.
     cache : AvgPoolCache
+        The cache that the forward function returned.
 
     Returns
     -------
-    grad_input : ndarray, shape (*, H, W), dtype of grad_output
+    ndarray, shape (*, H, W), dtype of grad_output
+        Gradient of the loss with respect to the input.
     """
     return _average_backward(grad_output, cache)
 
@@ -164,6 +178,7 @@ def avg_pool2d(
     Parameters
     ----------
     x : array_like, shape (N, C, H, W) or (C, H, W), of a float dtype
+        The input.
     kernel_size, stride, padding : int or tuple of two
         For H and W; stride None is kernel_size, and padding with zeros is at most half of it.
     ceil_mode : bool
@@ -175,7 +190,7 @@ def avg_pool2d(
 
     Returns
     -------
-    y : ndarray, shape (*, H_out, W_out), dtype of x
+    ndarray, shape (*, H_out, W_out), dtype of x
         H_out = ⌊(H + 2 · padding − kernel_size) / stride⌋ + 1, or ⌈...⌉ with ceil_mode.
 
     Raises
@@ -205,13 +220,15 @@ def adaptive_avg_pool2d(
     Parameters
     ----------
     x : array_like, shape (N, C, H, W) or (C, H, W), of a float dtype
+        The input.
     output_size : int or tuple of two
         H_out and W_out; None is the size of the input. :func:`adaptive_avg_pool2d_forward` gives
         the windows.
 
     Returns
     -------
-    y : ndarray, shape (*, H_out, W_out), dtype of x
+    ndarray, shape (*, H_out, W_out), dtype of x
+        The output.
 
     Raises
     ------

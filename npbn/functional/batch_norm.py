@@ -47,7 +47,7 @@ Array = np.ndarray
 class BatchNormCache(NamedTuple):
     """What the backward pass needs of the forward pass.
 
-    Attributes
+    Parameters
     ----------
     x : ndarray, shape (N, C) or (N, C, P)
         The input, by reference where it was C-contiguous and writeable; float16 as float32.
@@ -57,7 +57,7 @@ class BatchNormCache(NamedTuple):
     count : int or None
         Values per channel; None if the running statistics normalised.
     dtype : numpy.dtype
-        Of the gradients of weight and bias: the weight's, or float64 without one.
+        That of the gradients of weight and bias: the weight's, or float64 without one.
     """
 
     x: np.ndarray
@@ -92,6 +92,7 @@ def batch_norm_forward(
     Parameters
     ----------
     x : ndarray, shape (N, C) or (N, C, ...), float16, float32 or float64
+        The input.
     running_mean, running_var : ndarray, shape (C,), or None
         Used (and needed) when not training.
     weight, bias : ndarray, shape (C,), or None
@@ -104,6 +105,7 @@ def batch_norm_forward(
     Returns
     -------
     y : ndarray, shape and dtype of x
+        The output.
     cache : BatchNormCache
         ``cache.statistics`` is what :func:`updated_running_statistics` takes.
 
@@ -202,13 +204,16 @@ def batch_norm_backward(
     Parameters
     ----------
     grad_output : ndarray, shape and dtype of the forward pass's output
+        Gradient of the loss with respect to the output.
     cache : BatchNormCache
+        The cache that the forward function returned.
     input_grad : bool
         Whether to compute `grad_input`; None is returned in its place otherwise.
 
     Returns
     -------
     grad_input : ndarray, shape and dtype of `grad_output`, or None
+        Gradient of the loss with respect to the input.
     grad_weight, grad_bias : ndarray, shape (C,), dtype of `weight`
         Without a weight: float64.
     """
@@ -283,6 +288,7 @@ def updated_running_statistics(
     Parameters
     ----------
     running_mean, running_var : ndarray, shape (C,), of a float dtype
+        The averages so far.
     statistics : BatchStatistics
         An empty batch changes nothing.
     momentum : float
@@ -290,7 +296,10 @@ def updated_running_statistics(
 
     Returns
     -------
-    running_mean, running_var : ndarray, shape (C,), of the dtypes given
+    running_mean : ndarray, shape (C,), dtype of running_mean
+        The new average.
+    running_var : ndarray, shape (C,), dtype of running_var
+        The new average.
     """
     mean, var = running_mean.copy(), running_var.copy()
     update_running_statistics(mean, var, statistics, momentum)

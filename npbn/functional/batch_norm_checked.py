@@ -47,7 +47,9 @@ def batch_norm(
     Parameters
     ----------
     x : array_like, shape (N, C) or (N, C, ...), float16, float32 or float64
+        The input.
     running_mean, running_var : ndarray, shape (C,), or None
+        Needed in evaluation; updated in training if they are given.
     weight, bias : ndarray, shape (C,), or None
         Scale and shift; None means 1 and 0.
     training : bool
@@ -60,6 +62,7 @@ def batch_norm(
     Returns
     -------
     ndarray, shape and dtype of x
+        The output.
 
     Raises
     ------

@@ -29,10 +29,12 @@ def batch_norm_stats(x: np.ndarray) -> BatchStatistics:
     Parameters
     ----------
     x : ndarray, shape (N, C) or (N, C, ...), of a float dtype
+        The input.
 
     Returns
     -------
     BatchStatistics
+        Count, mean and Σ (x − mean)² of each channel.
     """
     return measure(x)
 
@@ -49,14 +51,20 @@ def batch_norm_elemt(
     Parameters
     ----------
     x : ndarray, shape (N, C) or (N, C, ...), of a float dtype
+        The input.
     statistics : BatchStatistics
+        Those of the whole batch.
     weight, bias : ndarray, shape (C,), or None
+        Scale and shift; None means 1 and 0.
     eps : float
+        Added to the variance, under the root.
 
     Returns
     -------
     y : ndarray, shape and dtype of x
+        The output.
     cache : BatchNormCache
+        What the backward function needs.
     """
     batch, count = as_batch(x), statistics.count
     y, vectors = np.empty_like(batch), np.zeros((5, x.shape[1]))
@@ -74,13 +82,16 @@ def batch_norm_backward_reduce(
     Parameters
     ----------
     grad_output : ndarray, shape and dtype of the shard's output
+        Gradient of the loss with respect to the output.
     cache : BatchNormCache
         As :func:`batch_norm_elemt` returned it.
 
     Returns
     -------
-    grad_weight, grad_bias : ndarray, shape (C,), float64
-        Σ grad_output · x̂ and Σ grad_output.
+    grad_weight : ndarray, shape (C,), float64
+        Σ grad_output · x̂.
+    grad_bias : ndarray, shape (C,), float64
+        Σ grad_output.
     """
     sums = np.empty((2, cache.x.shape[1]))
     sum_gradients(as_batch(grad_output), cache.x, cache.vectors, sums)
@@ -99,6 +110,7 @@ def batch_norm_backward_elemt(
     Parameters
     ----------
     grad_output : ndarray, shape and dtype of the shard's output
+        Gradient of the loss with respect to the output.
     cache : BatchNormCache
         As :func:`batch_norm_elemt` returned it.
     count : int
@@ -108,7 +120,8 @@ def batch_norm_backward_elemt(
 
     Returns
     -------
-    grad_input : ndarray, shape and dtype of grad_output
+    ndarray, shape and dtype of grad_output
+        Gradient of the loss with respect to the input.
     """
     grad = as_batch(grad_output)
     grad_input, sums = np.empty_like(grad), (grad_weight, grad_bias)

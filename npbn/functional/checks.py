@@ -64,6 +64,7 @@ def check_batch_norm(
     who : str
         The function or layer, for the message.
     x : ndarray
+        The input.
     num_features : int
         C, the number of channels expected along axis 1.
     vectors : dict
@@ -71,6 +72,7 @@ def check_batch_norm(
     training : bool
         Whether the batch's statistics will normalise.
     eps : float
+        Added to the variance, under the root.
     least : int
         Values per channel that training needs: fewer if the batch is a shard of a larger one.
 

@@ -28,12 +28,14 @@ PATCH_BYTES = 1024 * 1024
 class ConvolutionCache(NamedTuple):
     """What :func:`conv2d_backward` needs of the forward pass.
 
-    Attributes
+    Parameters
     ----------
     x, weight : ndarray
-        By reference.
+        The arguments, by reference.
     rows, columns : Windows
+        Of the kernel along H and W.
     groups : int
+        The number of groups.
     """
 
     x: np.ndarray
@@ -62,8 +64,11 @@ def conv2d_forward(
     Parameters
     ----------
     x : ndarray, shape (N, C, H, W), float16, float32 or float64
+        The input.
     weight : ndarray, shape (O, C / groups, kh, kw), dtype of x
+        The kernels.
     bias : ndarray, shape (O,), dtype of x, or None
+        Added to each output channel.
     rows, columns : Windows
         Of the kernel along H and W.
     groups : int
@@ -72,7 +77,9 @@ def conv2d_forward(
     Returns
     -------
     y : ndarray, shape (N, O, rows.count, columns.count), dtype of x
+        The output.
     cache : ConvolutionCache
+        What the backward function needs.
 
     Notes
     -----
@@ -110,15 +117,20 @@ def conv2d_backward(
     Parameters
     ----------
     grad_output : ndarray, shape and dtype of the forward pass's output
+        Gradient of the loss with respect to the output.
     cache : ConvolutionCache
+        The cache that the forward function returned.
     input_grad, bias_grad : bool
         Whether to compute `grad_input` and `grad_bias`; None is returned in their place otherwise.
 
     Returns
     -------
     grad_input : ndarray, shape of x, or None
+        Gradient of the loss with respect to the input.
     grad_weight : ndarray, shape of weight
+        Gradient of the loss with respect to the weight.
     grad_bias : ndarray, shape (O,), or None
+        Gradient of the loss with respect to the bias.
 
     Notes
     -----
@@ -205,18 +217,24 @@ def conv2d(
     Parameters
     ----------
     x : array_like, shape (N, C, H, W) or (C, H, W)
+        The input.
     weight : array_like, shape (O, C / groups, kh, kw), dtype of x
+        The kernels.
     bias : array_like, shape (O,), dtype of x, or None
-    stride, dilation : int or pair
+        Added to each output channel.
+    stride : int or pair
         For height and width.
     padding : int, pair, 'valid' (none) or 'same' (the output as large as the input; stride 1)
         Zeros around the image.
+    dilation : int or pair
+        For height and width.
     groups : int
         It divides C and O.
 
     Returns
     -------
     ndarray, shape (N, O, H', W') or (O, H', W'), dtype of x
+        The output.
 
     Raises
     ------

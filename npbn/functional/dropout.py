@@ -30,7 +30,9 @@ def dropout_forward(
     Parameters
     ----------
     x : ndarray, any shape
+        The input.
     p : float, from 0 to 1
+        Probability of setting an element to 0.
     rng : numpy.random.Generator
         One float64 is drawn for each element, in C order: the elements that a seed drops do not
         depend on dtype and memory layout.
@@ -38,7 +40,9 @@ def dropout_forward(
     Returns
     -------
     y : ndarray, shape and dtype of x
+        The output.
     mask : ndarray, shape and dtype of x
+        The cache, 0 or 1 / (1 − p) for each element.
     """
     # The mask is made as integers: 0 times a scale that is infinite in float16 would be NaN.
     # np.asarray keeps results without axes arrays, which NumPy returns as scalars.
@@ -54,12 +58,14 @@ def dropout_backward(grad_output: np.ndarray, cache: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     grad_output : ndarray, shape and dtype of x
+        Gradient of the loss with respect to the output.
     cache : ndarray
         The mask that :func:`dropout_forward` returned.
 
     Returns
     -------
-    grad_input : ndarray, shape and dtype of x
+    ndarray, shape and dtype of x
+        Gradient of the loss with respect to the input.
     """
     return np.asarray(grad_output * cache)
 
@@ -72,7 +78,9 @@ def dropout(
     Parameters
     ----------
     x : array_like, any shape, of a float dtype
+        The input.
     p : float, from 0 to 1
+        Probability of setting an element to 0.
     training : bool
         False returns `x` itself and draws nothing.
     rng : numpy.random.Generator, optional
@@ -81,6 +89,7 @@ def dropout(
     Returns
     -------
     ndarray, shape and dtype of x
+        The output.
 
     Raises
     ------

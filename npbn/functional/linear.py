@@ -13,10 +13,10 @@ from npbn.functional.checks import float_array, same_dtype, same_shape
 class LinearCache(NamedTuple):
     """What :func:`linear_backward` needs of the forward pass.
 
-    Attributes
+    Parameters
     ----------
     x, weight : ndarray
-        By reference.
+        The arguments, by reference.
     """
 
     x: np.ndarray
@@ -32,13 +32,18 @@ def linear_forward(
     Parameters
     ----------
     x : ndarray, shape (*, in_features)
+        The input.
     weight : ndarray, shape (out_features, in_features), dtype of x
+        The matrix W.
     bias : ndarray, shape (out_features,), dtype of x, or None
+        The vector b.
 
     Returns
     -------
     y : ndarray, shape (*, out_features), dtype of x
+        The output.
     cache : LinearCache
+        What the backward function needs.
 
     Notes
     -----
@@ -69,15 +74,20 @@ def linear_backward(
     Parameters
     ----------
     grad_output : ndarray, shape (*, out_features)
+        Gradient of the loss with respect to the output.
     cache : LinearCache
+        The cache that the forward function returned.
     input_grad, bias_grad : bool
         Whether to compute `grad_input` and `grad_bias`; None is returned in their place otherwise.
 
     Returns
     -------
     grad_input : ndarray, shape (*, in_features), or None
+        Gradient of the loss with respect to the input.
     grad_weight : ndarray, shape (out_features, in_features)
+        Gradient of the loss with respect to the weight.
     grad_bias : ndarray, shape (out_features,), or None
+        Gradient of the loss with respect to the bias.
 
     Notes
     -----
@@ -106,12 +116,16 @@ def linear(x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None) -> np
     Parameters
     ----------
     x : array_like, shape (*, in_features), of a float dtype
+        The input.
     weight : array_like, shape (out_features, in_features), dtype of x
+        The matrix W.
     bias : array_like, shape (out_features,), dtype of x, or None
+        The vector b.
 
     Returns
     -------
     ndarray, shape (*, out_features), dtype of x
+        The output.
 
     Raises
     ------

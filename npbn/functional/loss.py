@@ -17,21 +17,28 @@ REDUCTIONS = ("mean", "sum", "none")
 class CrossEntropyCache(NamedTuple):
     """What :func:`cross_entropy_backward` needs of the forward pass, for M terms.
 
-    Attributes
+    Parameters
     ----------
     target : ndarray, shape (M,), int64
+        Class indices.
     ignore_index : int
+        The argument.
     class_weight : ndarray, shape (C,), float64
+        Weight of each class.
     label_smoothing : float
+        The argument.
     term_weight : ndarray, shape (M,), float64
-        weight[target], 0 where the target is ignored.
+        The class weight of each target, 0 where it is ignored.
     probabilities : ndarray, shape (M, C), float64
-        softmax of the logits, a row for each term.
-    reduction : str
+        Softmax of the logits, a row for each term.
+    reduction : {'mean', 'sum', 'none'}
+        The argument.
     total_weight : float
         Σ term_weight.
     logits_shape : tuple of int
+        Shape of the logits.
     dtype : numpy.dtype
+        That of the logits.
     """
 
     target: np.ndarray
@@ -62,23 +69,27 @@ def cross_entropy_forward(
 
         −(1 − s) · w[t] · log p[t]  −  s / C · Σ_c w[c] · log p[c]
 
-    ``reduction='mean'`` divides the sum of the terms by the sum of their w[t].
-
     Parameters
     ----------
     logits : ndarray, shape (C,), (N, C) or (N, C, d1, ...), float16, float32 or float64
+        Scores of the C classes.
     target : ndarray of integers, shape (), (N,) or (N, d1, ...)
+        Class indices.
     weight : ndarray, shape (C,), or None
+        Weight of each class; None means 1.
     ignore_index : int
         Terms with this target are left out.
     reduction : {'mean', 'sum', 'none'}
+        'mean' divides the sum of the terms by the sum of their w[t].
     label_smoothing : float in [0, 1]
+        Share of the target's weight that is spread over all classes.
 
     Returns
     -------
     loss : float, or ndarray of target's shape and logits' dtype with ``reduction='none'``
         NaN for the mean of no terms, as in torch.
     cache : CrossEntropyCache
+        What the backward function needs.
 
     Notes
     -----
@@ -133,6 +144,7 @@ def cross_entropy_backward(
     Parameters
     ----------
     cache : CrossEntropyCache
+        The cache that the forward function returned.
     grad_output : ndarray of target's shape, or None
         The gradient of each term; for ``reduction='none'`` only.
 
@@ -182,7 +194,9 @@ def cross_entropy(
     Parameters
     ----------
     logits : array_like, shape (C,), (N, C) or (N, C, d1, ...), of a float dtype
+        Scores of the C classes.
     target : array_like of integers, shape (), (N,) or (N, d1, ...)
+        Class indices.
     weight : array_like, shape (C,), or None
         Weight of each class.
     ignore_index : int
@@ -190,10 +204,12 @@ def cross_entropy(
     reduction : {'mean', 'sum', 'none'}
         'mean' divides the sum of the terms by the sum of the weights of their targets.
     label_smoothing : float in [0, 1]
+        Share of the target's weight that is spread over all classes.
 
     Returns
     -------
     float, or ndarray of target's shape and logits' dtype with ``reduction='none'``
+        The loss.
 
     Raises
     ------

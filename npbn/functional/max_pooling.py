@@ -14,11 +14,12 @@ from npbn.functional.pooling_checks import place_windows
 class MaxPoolCache(NamedTuple):
     """What :func:`max_pool2d_backward` needs of the forward pass.
 
-    Attributes
+    Parameters
     ----------
     x : ndarray
         The input, by reference.
     rows, columns : Windows
+        Along H and W.
     """
 
     x: np.ndarray
@@ -38,6 +39,7 @@ def max_pool2d_forward(
     Parameters
     ----------
     x : ndarray, shape (*, H, W)
+        The input.
     rows, columns : Windows
         Along H and W.
 
@@ -46,6 +48,7 @@ def max_pool2d_forward(
     y : ndarray, shape (*, H_out, W_out), dtype of x
         Exact: its values are values of x.
     cache : MaxPoolCache
+        What the backward function needs.
     """
     y = current().max_pool(_images(x), rows, columns)
     return y.astype(x.dtype, copy=False).reshape(*x.shape[:-2], *y.shape[1:]), MaxPoolCache(
@@ -63,11 +66,14 @@ def max_pool2d_backward(grad_output: np.ndarray, cache: MaxPoolCache) -> np.ndar
     Parameters
     ----------
     grad_output : ndarray, shape (*, H_out, W_out)
+        Gradient of the loss with respect to the output.
     cache : MaxPoolCache
+        The cache that the forward function returned.
 
     Returns
     -------
-    grad_input : ndarray, shape (*, H, W), dtype of grad_output
+    ndarray, shape (*, H, W), dtype of grad_output
+        Gradient of the loss with respect to the input.
 
     Notes
     -----
@@ -97,6 +103,7 @@ def max_pool2d(
     Parameters
     ----------
     x : array_like, shape (N, C, H, W) or (C, H, W), of a float dtype
+        The input.
     kernel_size, stride, padding, dilation : int or tuple of two
         For H and W; stride None is kernel_size, padding is at most half of it, and the window's
         elements are dilation apart.
@@ -105,7 +112,7 @@ def max_pool2d(
 
     Returns
     -------
-    y : ndarray, shape (*, H_out, W_out), dtype of x
+    ndarray, shape (*, H_out, W_out), dtype of x
         H_out = ⌊(H + 2 · padding − dilation · (kernel_size − 1) − 1) / stride⌋ + 1, or ⌈...⌉ with
         ceil_mode.
 

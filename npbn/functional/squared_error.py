@@ -12,13 +12,14 @@ from npbn.functional.loss import check_loss_options
 class MSECache(NamedTuple):
     """What :func:`mse_backward` needs of the forward pass.
 
-    Attributes
+    Parameters
     ----------
     difference : ndarray, float64
-        x − target.
-    reduction : str
+        The difference x − target.
+    reduction : {'mean', 'sum', 'none'}
+        The argument.
     dtype : numpy.dtype
-        Of x.
+        That of x.
     """
 
     difference: np.ndarray
@@ -35,13 +36,16 @@ def mse_forward(
     Parameters
     ----------
     x, target : ndarray of one shape and float dtype
+        Input and what it is compared with.
     reduction : {'mean', 'sum', 'none'}
         The mean is over all elements.
 
     Returns
     -------
     loss : float, or ndarray of x's shape and dtype with ``reduction='none'``
+        The loss.
     cache : MSECache
+        What the backward function needs.
 
     Notes
     -----
@@ -66,12 +70,14 @@ def mse_backward(cache: MSECache, grad_output: np.ndarray | None = None) -> np.n
     Parameters
     ----------
     cache : MSECache
+        The cache that the forward function returned.
     grad_output : ndarray, shape of x, or None
         The gradient of each term; for ``reduction='none'`` only.
 
     Returns
     -------
     ndarray, shape and dtype of x
+        Gradient of the loss with respect to the input.
     """
     grad = 2 * cache.difference
     if cache.reduction == "mean":
@@ -87,12 +93,14 @@ def mse_loss(x: ArrayLike, target: ArrayLike, reduction: str = "mean") -> float 
     Parameters
     ----------
     x, target : array_like, of one shape and float dtype
+        Input and what it is compared with.
     reduction : {'mean', 'sum', 'none'}
         The mean is over all elements.
 
     Returns
     -------
     float, or ndarray of x's shape and dtype with ``reduction='none'``
+        The loss.
 
     Raises
     ------

@@ -15,7 +15,7 @@ class BatchStatistics(NamedTuple):
     They are sums of squared *deviations*: E[x²] − E[x]² loses all digits where the mean is large
     beside the standard deviation.
 
-    Attributes
+    Parameters
     ----------
     count : int
         Values per channel.
@@ -66,7 +66,18 @@ class BatchStatistics(NamedTuple):
         return self.m2 / max(self.count - 1, 1)
 
     def merge(self, other: "BatchStatistics") -> "BatchStatistics":
-        """Return the statistics of both batches taken together; see :func:`merge_all`."""
+        """Return the statistics of both batches taken together; see :func:`merge_all`.
+
+        Parameters
+        ----------
+        other : BatchStatistics
+            Those of another batch, with as many channels.
+
+        Returns
+        -------
+        BatchStatistics
+            Those of all values.
+        """
         return merge_all([self, other])
 
 
@@ -76,10 +87,12 @@ def measure(x: np.ndarray) -> BatchStatistics:
     Parameters
     ----------
     x : ndarray, shape (N, C, ...), of a float dtype
+        The input.
 
     Returns
     -------
     BatchStatistics
+        Count, mean and Σ (x − mean)² of each channel.
     """
     out = np.empty((3, x.shape[1]))
     return BatchStatistics(_moments(as_batch(x), out), out)
@@ -102,6 +115,7 @@ def merge_all(parts: Sequence[BatchStatistics]) -> BatchStatistics:
     Returns
     -------
     BatchStatistics
+        Count, mean and Σ (x − mean)² of each channel.
 
     Notes
     -----

@@ -66,7 +66,7 @@ class BatchNorm1d(BatchNorm):
 
     See Also
     --------
-    npbn.functional.batch_norm : the same as a function, with the equations.
+    npbn.functional.batch_norm : The same as a function, with the equations.
 
     References
     ----------
@@ -148,7 +148,7 @@ class BatchNorm2d(BatchNorm):
 
     See Also
     --------
-    npbn.functional.batch_norm : the same as a function, with the equations.
+    npbn.functional.batch_norm : The same as a function, with the equations.
 
     References
     ----------
@@ -229,7 +229,7 @@ class BatchNorm3d(BatchNorm):
 
     See Also
     --------
-    npbn.functional.batch_norm : the same as a function, with the equations.
+    npbn.functional.batch_norm : The same as a function, with the equations.
 
     References
     ----------

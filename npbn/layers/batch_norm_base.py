@@ -197,6 +197,12 @@ class BatchNorm(Module):
         }
 
     def extra_repr(self) -> str:
-        """Return the arguments, as torch prints them."""
+        """Return the arguments, as torch prints them.
+
+        Returns
+        -------
+        str
+            The text between the parentheses.
+        """
         named = [f"{name}={value}" for name, value in self._arguments().items()]
         return ", ".join([str(self.num_features), *named])

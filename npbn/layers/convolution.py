@@ -35,10 +35,12 @@ class Conv2d(Module):
     ----------
     in_channels, out_channels : int
         Channels of the input and of the output, at least 1.
-    kernel_size, stride, dilation : int or pair
+    kernel_size, stride : int or pair
         For height and width.
     padding : int, pair, 'valid' (none) or 'same' (the output as large as the input; stride 1)
         Zeros around the image.
+    dilation : int or pair
+        For height and width.
     groups : int
         The channels are split into so many groups; it divides `in_channels` and `out_channels`.
     bias : bool
@@ -146,7 +148,13 @@ class Conv2d(Module):
         return grad_input if grad_input is None or batch is grad_output else grad_input[0]
 
     def extra_repr(self) -> str:
-        """Return the arguments, as torch prints them."""
+        """Return the arguments, as torch prints them.
+
+        Returns
+        -------
+        str
+            The text between the parentheses.
+        """
         parts = [str(self.in_channels), str(self.out_channels)]
         parts += [f"kernel_size={self.kernel_size}", f"stride={self.stride}"]
         for name, usual in (("padding", (0, 0)), ("dilation", (1, 1)), ("groups", 1)):

@@ -21,6 +21,7 @@ class Dropout(Module):
     Parameters
     ----------
     p : float, from 0 to 1
+        Probability of setting an element to 0.
     rng : numpy.random.Generator, optional
         Used by every forward pass in training; see :func:`npbn.functional.dropout_forward`.
         Deep copies and pickles of the layer continue from its state.
@@ -64,5 +65,11 @@ class Dropout(Module):
         return grad_output if cache is None else dropout_backward(grad_output, cache)
 
     def extra_repr(self) -> str:
-        """Return the arguments, as torch prints them."""
+        """Return the arguments, as torch prints them.
+
+        Returns
+        -------
+        str
+            The text between the parentheses.
+        """
         return f"p={self.p}, inplace=False"

@@ -102,7 +102,13 @@ class Linear(Module):
         return grad_input
 
     def extra_repr(self) -> str:
-        """Return the arguments, as torch prints them."""
+        """Return the arguments, as torch prints them.
+
+        Returns
+        -------
+        str
+            The text between the parentheses.
+        """
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}"

@@ -120,6 +120,7 @@ class CrossEntropyLoss(Loss[LossT]):
     reduction : {'mean', 'sum', 'none'}
         'mean' divides the sum of the terms by the sum of the weights of their targets.
     label_smoothing : float in [0, 1]
+        Share of the target's weight that is spread over all classes.
 
     Attributes
     ----------

@@ -126,10 +126,12 @@ class Module(Stateful):
         Parameters
         ----------
         x : array_like
+            The input.
 
         Returns
         -------
         ndarray
+            The output.
 
         Raises
         ------
@@ -151,6 +153,7 @@ class Module(Stateful):
         Returns
         -------
         ndarray, shape of the input, or None
+            Gradient of the loss with respect to the input.
 
         Raises
         ------
@@ -209,7 +212,13 @@ class Module(Stateful):
     # -- as text ----------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
-        """Return what to print between the parentheses, the arguments say; for subclasses."""
+        """Return the arguments for the representation; for subclasses.
+
+        Returns
+        -------
+        str
+            The text between the parentheses.
+        """
         return ""
 
     def __repr__(self) -> str:

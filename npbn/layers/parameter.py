@@ -139,11 +139,27 @@ class Parameter:
                 hook(self)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Set `grad` to None; or, for False, replace it with a new array of zeros."""
+        """Remove the gradient.
+
+        Parameters
+        ----------
+        set_to_none : bool
+            False replaces it, if there is one, with a new array of zeros.
+        """
         self._grad = None if set_to_none or self._grad is None else np.zeros_like(self._grad)
 
     def requires_grad_(self, requires_grad: bool = True) -> "Parameter":
         """Set `requires_grad`; return self.
+
+        Parameters
+        ----------
+        requires_grad : bool
+            Whether ``backward`` accumulates the gradient.
+
+        Returns
+        -------
+        Parameter
+            This one.
 
         Raises
         ------
@@ -163,6 +179,7 @@ class Parameter:
         Parameters
         ----------
         hook : callable
+            It takes the parameter.
 
         Returns
         -------
@@ -174,7 +191,13 @@ class Parameter:
         return handle
 
     def numel(self) -> int:
-        """Return the number of elements."""
+        """Return the number of elements.
+
+        Returns
+        -------
+        int
+            The product of the shape.
+        """
         return self._data.size
 
     @property

@@ -81,7 +81,13 @@ class MaxPool2d(Module):
         return max_pool2d_backward(grad_output, cache) if input_grad else None
 
     def extra_repr(self) -> str:
-        """Return the arguments, as torch prints them."""
+        """Return the arguments, as torch prints them.
+
+        Returns
+        -------
+        str
+            The text between the parentheses.
+        """
         return (
             f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
             f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
@@ -150,7 +156,13 @@ class AvgPool2d(Module):
         return avg_pool2d_backward(grad_output, cache) if input_grad else None
 
     def extra_repr(self) -> str:
-        """Return the arguments that torch prints."""
+        """Return the arguments that torch prints.
+
+        Returns
+        -------
+        str
+            The text between the parentheses.
+        """
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
@@ -192,5 +204,11 @@ class AdaptiveAvgPool2d(Module):
         return adaptive_avg_pool2d_backward(grad_output, cache) if input_grad else None
 
     def extra_repr(self) -> str:
-        """Return the arguments, as torch prints them."""
+        """Return the arguments, as torch prints them.
+
+        Returns
+        -------
+        str
+            The text between the parentheses.
+        """
         return f"output_size={self.output_size}"

@@ -83,5 +83,11 @@ class Flatten(Module):
         return grad_input
 
     def extra_repr(self) -> str:
-        """Return the arguments, as torch prints them."""
+        """Return the arguments, as torch prints them.
+
+        Returns
+        -------
+        str
+            The text between the parentheses.
+        """
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

@@ -38,9 +38,13 @@ class SGD:
     momentum : float
         At least 0; 0 keeps no buffer b.
     dampening : float
+        The gradient enters the buffer with the factor 1 − dampening.
     weight_decay : float
         At least 0.
-    nesterov, maximize : bool
+    nesterov : bool
+        Whether to use Nesterov's momentum.
+    maximize : bool
+        Whether to add lr times the gradient in place of subtracting it.
 
     Attributes
     ----------
