@@ -106,7 +106,8 @@ def test_torchs_state_is_taken_from_any_version_and_with_a_tensor_as_rate():
     optimizer = trained()
     old = {key: value for key, value in state["param_groups"][0].items() if key != "maximize"}
     old["lr"] = torch.tensor(0.5)
-    optimizer.load_state_dict(OrderedDict(state=state["state"], param_groups=[old]))
+    state = OrderedDict(state=state["state"], param_groups=[old], added_later=1)
+    optimizer.load_state_dict(state)
     assert optimizer.param_groups[0]["lr"] == 0.5
     assert type(optimizer.param_groups[0]["lr"]) is float
     assert optimizer.param_groups[0]["momentum"] == 0
