@@ -4,24 +4,14 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from helpers import (
-    assert_same_bits,
-    assert_within,
-    rngs,
-    tensor,
-)
+from helpers import assert_same_bits, assert_within, rngs, tensor
 from hypothesis import given
-from population_networks import NETWORKS, STATISTICS, fill
+from population.networks import NETWORKS, STATISTICS, fill
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
 import npbn
-from npbn import (
-    BatchNorm1d,
-    Identity,
-    Sequential,
-    torch_reference,
-)
+from npbn import BatchNorm1d, Identity, Sequential, torch_reference
 from npbn.population import update_batch_norm
 from npbn.torch_reference import copy_to_torch
 
