@@ -8,6 +8,7 @@ from npbn.testing.conformance import check_batch_norm
 from npbn.testing.protocol import (
     CAPABILITIES,
     BatchNorm,
+    CannotConstructError,
     Implementation,
     class_implementation,
     function_implementation,
@@ -19,6 +20,7 @@ __all__ = [
     "CAPABILITIES",
     "BatchNorm",
     "BehaviourResult",
+    "CannotConstructError",
     "Case",
     "ConformanceReport",
     "Implementation",

@@ -216,9 +216,9 @@ def _care() -> list[Behaviour]:
 
 BEHAVIOURS: tuple[Behaviour, ...] = (
     _forward("output in training"),
-    _forward("output in evaluation", (), modes=EVAL),
+    _forward("output in evaluation", ("evaluation",), modes=EVAL),
     _forward("eps is added to the variance, under the root", eps=(0.1, 1.0, 10.0), scales=(1.0,)),
-    _forward("eps in evaluation", (), modes=EVAL, eps=(0.1, 1.0, 10.0), scales=(1.0,)),
+    _forward("eps in evaluation", ("evaluation",), modes=EVAL, eps=(0.1, 1.0, 10.0), scales=(1.0,)),
     _forward(
         "without weight, without bias",
         ("no_affine",),
@@ -227,7 +227,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     ),
     _forward(
         "weight without bias",
-        ("no_affine",),
+        ("weight_alone",),
         modes=BOTH,
         affine=((True, False),),
     ),
@@ -263,9 +263,13 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     _gradient("gradient of the input, training", "grad_input", TRAIN, "training"),
     _gradient("gradient of the weight, training", "grad_weight", TRAIN, "training"),
     _gradient("gradient of the bias, training", "grad_bias", TRAIN, "training"),
-    _gradient("gradient of the input, evaluation", "grad_input", EVAL, "eval_backward"),
-    _gradient("gradient of the weight, evaluation", "grad_weight", EVAL, "eval_backward"),
-    _gradient("gradient of the bias, evaluation", "grad_bias", EVAL, "eval_backward"),
+    _gradient(
+        "gradient of the input, evaluation", "grad_input", EVAL, "evaluation", "eval_backward"
+    ),
+    _gradient(
+        "gradient of the weight, evaluation", "grad_weight", EVAL, "evaluation", "eval_backward"
+    ),
+    _gradient("gradient of the bias, evaluation", "grad_bias", EVAL, "evaluation", "eval_backward"),
     Behaviour(
         "gradients without weight and bias",
         cases(affine=(NEITHER,), eps=(1e-5, 1.0)),

@@ -1,18 +1,27 @@
 """What an implementation has to look like to be checked, and adapters for what exists."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from npbn.errors import NpbnError
 from npbn.testing.case import Case, Setup, Step
+from npbn.testing.convention_table import find_convention
 
 Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
 
 
+class CannotConstructError(NpbnError, RuntimeError):
+    """A target cannot be made at all; raised by `make`, reported once, exit status 2."""
+
+
 class BatchNorm(Protocol):
     """One BatchNorm under test, as an implementation makes it from a :class:`Setup`.
+
+    It may also have ``load(setup)``, which takes weight, bias and running statistics of another
+    :class:`Setup` between two steps; without it, what needs that is not checked.
 
     Attributes
     ----------
@@ -44,17 +53,36 @@ class Implementation:
         For the report.
     unsupported : iterable of str
         Of :data:`CAPABILITIES`; behaviours that need them are reported as not supported.
+    convention : str
+        Of :data:`npbn.testing.conventions.CONVENTIONS`: what momentum weighs, which variance is
+        stored and which pass moves the running statistics. :attr:`Setup.momentum` is handed over
+        as it is; what is expected follows from the convention. Without `cumulative` there is no
+        ``momentum=None``, no counter and no refusal of one value per channel to be checked.
+
+    Attributes
+    ----------
+    make, name
+        As given.
+    unsupported : frozenset of str
+        With what the convention does not have.
+    convention : Convention
     """
 
     def __init__(
-        self, make: Callable[[Setup], BatchNorm], name: str, unsupported: tuple[str, ...] = ()
+        self,
+        make: Callable[[Setup], BatchNorm],
+        name: str,
+        unsupported: Iterable[str] = (),
+        convention: str = "pytorch",
     ):
         unknown = sorted(set(unsupported) - CAPABILITIES.keys())
         if unknown:
             raise ValueError(f"unsupported: expected some of {sorted(CAPABILITIES)}, got {unknown}")
         self.make = make
         self.name = name
-        self.unsupported = frozenset(unsupported)
+        self.convention = find_convention(convention)
+        absent = () if self.convention.cumulative else ONLY_CUMULATIVE
+        self.unsupported = frozenset((*unsupported, *absent))
 
     def takes(self, rank: int) -> bool:
         """Tell whether inputs of this rank, or of a higher one, are supported."""
@@ -64,12 +92,14 @@ class Implementation:
         """Return the case as this implementation can take it.
 
         Axes of length 1 are appended up to a rank that is supported. Without a backward pass
-        steps go forward alone; without training all are steps of evaluation.
+        steps go forward alone; without training all are steps of evaluation, without evaluation
+        all are steps of training.
         """
         return replace(case, steps=tuple(self._adapt(step) for step in case.steps))
 
     def _adapt(self, step: Step) -> Step:
-        training = step.training and "training" not in self.unsupported
+        training = step.training or "evaluation" in self.unsupported
+        training = training and "training" not in self.unsupported
         backward = {"backward"} if training else {"backward", "eval_backward"}
         x, grad = step.x, step.grad_output
         if backward & self.unsupported:
@@ -81,12 +111,14 @@ class Implementation:
 
 CAPABILITIES = {
     "training": "normalises by the batch",
+    "evaluation": "normalises by the running statistics",
     "backward": "has a backward pass",
     "eval_backward": "has a backward pass in evaluation",
     "running_statistics": "updates running statistics in training",
     "counter": "counts the batches in num_batches_tracked",
     "momentum_none": "averages all batches with momentum=None",
     "no_affine": "works without weight and bias",
+    "weight_alone": "works with a weight and no bias",
     "bias_alone": "works with a bias and no weight",
     "untracked": "works without running statistics",
     "rank2": "takes (N, C)",
@@ -95,12 +127,16 @@ CAPABILITIES = {
     "rank5": "takes (N, C, D, H, W)",
     "float16": "takes float16 input with float32 parameters",
     "float64": "takes float64 input and parameters",
+    "double_scalars": "holds eps and momentum in float64",
     "layouts": "takes inputs that are not contiguous",
     "empty": "takes an empty batch",
     "errors": "refuses one value per channel in training",
     "clean_errors": "has changed nothing when it refuses",
     "non_finite": "lets NaN and infinity through",
+    "reload": "takes other weights and statistics between steps",
+    "threads": "can be used from two threads, a layer in each",
 }
+ONLY_CUMULATIVE = ("momentum_none", "counter", "errors", "clean_errors")
 
 
 def class_implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Implementation:
