@@ -159,7 +159,9 @@ def decode(answer: dict[str, Any], name: str) -> np.ndarray:
     """
     given = answer.get(name)
     if not isinstance(given, dict) or not {"dtype", "shape", "values"} <= given.keys():
-        raise PipeError(f"{name}: expected an object with dtype, shape, values; got {_short(given)}")
+        raise PipeError(
+            f"{name}: expected an object with dtype, shape, values; got {_short(given)}"
+        )
     dtype, shape, values = given["dtype"], given["shape"], given["values"]
     if dtype not in DTYPES:
         raise PipeError(f"{name}: expected a dtype of {', '.join(DTYPES)}, got {_short(dtype)}")
