@@ -132,7 +132,8 @@ def take(
     _measure(implementation, setup, step, exact, found, looked_at, measure, errors)
     if reads and set(RUNNING) & set(looked_at):
         _check_pass_that_moves(setup, found, moves_late)
-    if "num_batches_tracked" in results and "counter" not in implementation.unsupported:
+    counts = setup.tracks and "counter" not in implementation.unsupported
+    if counts and "num_batches_tracked" in results:
         _check_counter(layer, exact.num_batches_tracked)
     if "parameters" in results:
         _check_parameters(setup, layer)
