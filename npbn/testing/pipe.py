@@ -99,7 +99,12 @@ class _Layer:
     """One BatchNorm whose running statistics are kept here."""
 
     def __init__(self, program: "_Program", setup: Setup):
-        self.program, self.setup = program, setup
+        self.program = program
+        self.load(setup)
+
+    def load(self, setup: Setup) -> None:
+        """Take other weights and statistics; the next step sends them."""
+        self.setup = setup
         self.running_mean, self.running_var = setup.running_mean, setup.running_var
         self.num_batches_tracked = setup.num_batches_tracked if setup.tracks else None
 
@@ -159,7 +164,9 @@ def decode(answer: dict[str, Any], name: str) -> np.ndarray:
     """
     given = answer.get(name)
     if not isinstance(given, dict) or not {"dtype", "shape", "values"} <= given.keys():
-        raise PipeError(f"{name}: expected an object with dtype, shape, values; got {_short(given)}")
+        raise PipeError(
+            f"{name}: expected an object with dtype, shape, values; got {_short(given)}"
+        )
     dtype, shape, values = given["dtype"], given["shape"], given["values"]
     if dtype not in DTYPES:
         raise PipeError(f"{name}: expected a dtype of {', '.join(DTYPES)}, got {_short(dtype)}")
@@ -182,6 +189,7 @@ class _Program:
     def __init__(self, command: list[str], seconds: float):
         self.command, self.seconds = command, seconds
         self.process: subprocess.Popen[str] | None = None
+        self.lock = threading.Lock()
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         """Send a line and return the answer.
@@ -193,7 +201,8 @@ class _Program:
         TimeoutError
             If there is no answer in time.
         """
-        line = self._exchange(json.dumps(question, allow_nan=False))
+        with self.lock:  # one question at a time
+            line = self._exchange(json.dumps(question, allow_nan=False))
         try:
             answer = json.loads(line)
         except (ValueError, RecursionError):

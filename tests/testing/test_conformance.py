@@ -21,11 +21,11 @@ from npbn.testing import (
     function_implementation,
     npbn_implementation,
 )
+from npbn.testing.adapters.torch_nn import implementation as torch_implementation
 from npbn.testing.behaviours import BEHAVIOURS
 from npbn.testing.conformance import try_behaviour
 from npbn.testing.mutants import MUTANTS, TextbookBatchNorm
 from npbn.testing.report import snippet
-from npbn.testing.torch_adapter import torch_implementation
 
 EXAMPLES = hypothesis.settings.default.max_examples // 10
 LAYERS = [npbn.BatchNorm1d, npbn.BatchNorm2d, npbn.BatchNorm3d]

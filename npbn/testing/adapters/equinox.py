@@ -12,7 +12,6 @@ from npbn.testing.adapters.jax_layer import Layer, State
 from npbn.testing.case import Setup
 from npbn.testing.protocol import Implementation
 
-
 # In evaluation the averages are divided by 1 - momentum^batches, which is 1 after so many.
 BATCHES = 2**30
 

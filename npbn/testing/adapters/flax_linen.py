@@ -19,9 +19,7 @@ def _step(
         "params": {NAMES[name]: values for name, values in params.items()},
         "batch_stats": state,
     }
-    y, moved = module.apply(
-        variables, x, use_running_average=not training, mutable=["batch_stats"]
-    )
+    y, moved = module.apply(variables, x, use_running_average=not training, mutable=["batch_stats"])
     return y, moved["batch_stats"]
 
 

@@ -80,4 +80,6 @@ class Layer:
         """Return the gradients."""
         grad_input, grads = _backward(self.pullback, jnp.array(grad_output))
         weight, bias = (grads.get(name) for name in ("weight", "bias"))
-        return tuple(None if grad is None else np.array(grad) for grad in (grad_input, weight, bias))
+        return tuple(
+            None if grad is None else np.array(grad) for grad in (grad_input, weight, bias)
+        )
