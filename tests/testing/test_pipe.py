@@ -1,5 +1,6 @@
 """Programs in other languages, through a pipe."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -40,8 +41,6 @@ X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     )
 )
 def test_arrays_come_through_to_the_bit(array):
-    import json
-
     line = json.dumps({"a": pipe.encode(array)}, allow_nan=False)
     found = pipe.decode(json.loads(line), "a")
     assert found.dtype == array.dtype
@@ -55,7 +54,7 @@ def test_a_right_program_is_right():
 
 def test_refusals_are_errors_and_the_program_goes_on():
     layer = layer_of(program())
-    with pytest.raises(pipe.PipeError, match="refused: .*more than 1 value per channel"):
+    with pytest.raises(pipe.PipeError, match=r"refused: .*more than 1 value per channel"):
         layer.forward(X[:1], True)
     assert layer.num_batches_tracked == 0
     assert layer.forward(X, True).shape == X.shape

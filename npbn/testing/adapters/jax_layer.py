@@ -79,7 +79,5 @@ class Layer:
     def backward(self, grad_output: np.ndarray) -> Gradients:
         """Return the gradients."""
         grad_input, grads = _backward(self.pullback, jnp.array(grad_output))
-        weight, bias = (grads.get(name) for name in ("weight", "bias"))
-        return tuple(
-            None if grad is None else np.array(grad) for grad in (grad_input, weight, bias)
-        )
+        found = (grad_input, grads.get("weight"), grads.get("bias"))
+        return tuple(None if grad is None else np.array(grad) for grad in found)
