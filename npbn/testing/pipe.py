@@ -40,9 +40,7 @@ behaviours about memory layouts do not apply.
 
 import json
 import math
-import os
 import shlex
-import signal
 import subprocess
 import threading
 import weakref
@@ -254,7 +252,7 @@ class _Program:
 
 
 def _start(command: list[str]) -> "subprocess.Popen[str]":
-    """Start the program in a session of its own: what it starts is ended with it."""
+    """Start the program, in this process's group: who ends that ends the program too."""
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -262,15 +260,10 @@ def _start(command: list[str]) -> "subprocess.Popen[str]":
         text=True,
         encoding="utf-8",
         errors="replace",
-        start_new_session=True,
     )
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:
-    """End a program and what it has started."""
-    if process.poll() is None and os.name == "posix":
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.wait()
 
