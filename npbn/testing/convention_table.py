@@ -149,8 +149,8 @@ CONVENTIONS: dict[str, Convention] = {
         momentum=0.99,
         cumulative=False,
         source="Equinox source, equinox/nn/_batch_norm.py",
-        note="The first batch replaces the statistics. Unless made with mode='batch', it normalises "
-        "by the running statistics in training too, after they have moved.",
+        note="The first batch replaces the statistics. Unless made with mode='batch', it "
+        "normalises by the running statistics in training too, after they have moved.",
     ),
     "paddle": Convention(
         "PaddlePaddle paddle.nn.BatchNormND",

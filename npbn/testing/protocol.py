@@ -9,8 +9,10 @@ import numpy as np
 from npbn.errors import NpbnError
 from npbn.testing.case import Case, Setup, Step
 from npbn.testing.convention_table import find_convention
+from npbn.testing.layouts import laid_out
 
 Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
+VECTORS = ("weight", "bias", "running_mean", "running_var")
 
 
 class CannotConstructError(NpbnError, RuntimeError):
@@ -66,6 +68,7 @@ class Implementation:
     unsupported : frozenset of str
         With what the convention does not have.
     convention : Convention
+    convention_name : str
     """
 
     def __init__(
@@ -80,7 +83,7 @@ class Implementation:
             raise ValueError(f"unsupported: expected some of {sorted(CAPABILITIES)}, got {unknown}")
         self.make = make
         self.name = name
-        self.convention = find_convention(convention)
+        self.convention, self.convention_name = find_convention(convention), convention
         absent = () if self.convention.cumulative else ONLY_CUMULATIVE
         self.unsupported = frozenset((*unsupported, *absent))
 
@@ -104,9 +107,9 @@ class Implementation:
         x, grad = step.x, step.grad_output
         if backward & self.unsupported:
             grad = None
-        while f"rank{x.ndim}" in self.unsupported:
+        while f"rank{x.ndim}" in self.unsupported and x.ndim < 5:
             x, grad = x[..., None], None if grad is None else grad[..., None]
-        return Step(x, training, grad)
+        return replace(step, x=x, training=training, grad_output=grad)
 
 
 CAPABILITIES = {
@@ -145,19 +148,27 @@ def class_implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Implem
     It is made as ``cls(num_features, eps=..., momentum=...)``, then given its arrays by
     assignment to ``weight``, ``bias``, ``running_mean`` and ``running_var`` (each an ndarray
     of shape (C,) or None) and ``num_batches_tracked`` (an int). Then ``forward(x, training)``
-    and ``backward(grad_output)`` are called as :class:`BatchNorm` describes. An attribute
-    ``unsupported`` of the class, a tuple of :data:`CAPABILITIES`, is heeded.
+    and ``backward(grad_output)`` are called as :class:`BatchNorm` describes. Attributes
+    ``unsupported`` of the class, a tuple of :data:`CAPABILITIES`, and ``convention``, one of
+    :data:`npbn.testing.conventions.CONVENTIONS`, are heeded.
     """
 
-    def make(setup: Setup) -> BatchNorm:
-        layer = cls(setup.num_features, eps=setup.eps, momentum=setup.momentum)
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            array = getattr(setup, name)
-            setattr(layer, name, None if array is None else array.copy())
-        layer.num_batches_tracked = setup.num_batches_tracked if setup.tracks else None
-        return layer
+    class Layer:
+        def __init__(self, setup: Setup):
+            self.layer = cls(setup.num_features, eps=setup.eps, momentum=setup.momentum)
+            self.load(setup)
+            self.layer.num_batches_tracked = setup.num_batches_tracked if setup.tracks else None
 
-    return Implementation(make, cls.__name__, (*unsupported, *getattr(cls, "unsupported", ())))
+        def load(self, setup: Setup) -> None:
+            for name in VECTORS:
+                setattr(self.layer, name, laid_out(getattr(setup, name), setup.layout))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.__dict__["layer"], name)
+
+    missing = (*unsupported, *getattr(cls, "unsupported", ()))
+    convention = getattr(cls, "convention", "pytorch")
+    return Implementation(Layer, cls.__name__, missing, convention)
 
 
 def function_implementation(
@@ -173,15 +184,17 @@ def function_implementation(
     class Layer:
         def __init__(self, setup: Setup):
             self.setup = setup
-            self.running_mean = None if not setup.tracks else setup.running_mean.copy()
-            self.running_var = None if not setup.tracks else setup.running_var.copy()
             self.num_batches_tracked = None
+            self.load(setup)
+
+        def load(self, setup: Setup) -> None:
+            for name in VECTORS:
+                setattr(self, name, laid_out(getattr(setup, name), setup.layout))
 
         def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
-            setup = self.setup
-            by_batch = training or not setup.tracks
-            vectors = (self.running_mean, self.running_var, setup.weight, setup.bias)
-            return function(x, *vectors, by_batch, setup.momentum, setup.eps)
+            by_batch = training or self.running_mean is None
+            vectors = (self.running_mean, self.running_var, self.weight, self.bias)
+            return function(x, *vectors, by_batch, self.setup.momentum, self.setup.eps)
 
         def backward(self, grad_output: np.ndarray) -> Gradients:
             raise TypeError("a plain function has no backward pass")
@@ -205,15 +218,18 @@ def npbn_implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Impleme
                 dtype=setup.dtype,
             )
             for name in ("weight", "bias"):
-                values = getattr(setup, name)
-                if values is None:
+                if getattr(setup, name) is None:
                     setattr(self.module, name, None)
-                else:
-                    getattr(self.module, name).data[...] = values
+            self.load(setup)
             if setup.tracks:
-                self.module.running_mean[...] = setup.running_mean
-                self.module.running_var[...] = setup.running_var
                 self.module.num_batches_tracked[...] = setup.num_batches_tracked
+
+        def load(self, setup: Setup) -> None:
+            for name in VECTORS:
+                if getattr(setup, name) is not None:
+                    held = getattr(self.module, name)
+                    values = held.data if name in ("weight", "bias") else held
+                    values[...] = getattr(setup, name)
 
         running_mean = property(lambda self: self.module.running_mean)
         running_var = property(lambda self: self.module.running_var)

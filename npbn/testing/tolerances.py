@@ -76,9 +76,7 @@ class Tolerance(NamedTuple):
     running_var: np.ndarray | None
 
 
-def contract(
-    setup: Setup, step: Step, exact: Exact, convention: Convention = PYTORCH
-) -> Tolerance:
+def contract(setup: Setup, step: Step, exact: Exact, convention: Convention = PYTORCH) -> Tolerance:
     """Return what npbn's accuracy contract allows."""
     scale = _Scale(setup, step, exact, convention)
     unit = float64_unit(scale.count) if scale.is_float64 else scale.eps
@@ -104,9 +102,7 @@ def float64_unit(count: int) -> float:
     return (min(count, 512) + math.log2(max(count, 1)) + 8) * 2.0**-53
 
 
-def correct(
-    setup: Setup, step: Step, exact: Exact, convention: Convention = PYTORCH
-) -> Tolerance:
+def correct(setup: Setup, step: Step, exact: Exact, convention: Convention = PYTORCH) -> Tolerance:
     """Return what a right implementation in straightforward arithmetic may lose."""
     scale = _Scale(setup, step, exact, convention)
     unit = 2 * (scale.count + 8) * scale.eps

@@ -5,15 +5,15 @@ Each is a class of the plain protocol (:func:`npbn.testing.protocol.class_implem
 overrides the least it can of :class:`~npbn.testing.textbook.TextbookBatchNorm`, which is right.
 """
 
-from npbn.testing.mutants import backward, forward, memory, running
+from npbn.testing.mutants import backward, dtypes, forward, memory, running, sizes, steps
 from npbn.testing.textbook import TextbookBatchNorm
 
 __all__ = ["MUTANTS", "TextbookBatchNorm"]
 
-# Every class that the four modules define, in their order.
+# Every class that the modules define, in their order.
 MUTANTS: tuple[type[TextbookBatchNorm], ...] = tuple(
     value
-    for module in (forward, running, backward, memory)
+    for module in (forward, running, backward, dtypes, memory, sizes, steps)
     for value in vars(module).values()
     if isinstance(value, type) and value.__module__ == module.__name__
 )

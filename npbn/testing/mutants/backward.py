@@ -96,3 +96,166 @@ class BiasGradientAveraged(TextbookBatchNorm):
 
     def bias_gradient(self, g):
         return super().bias_gradient(g) / max(self.count(g), 1)
+
+
+class WeightGradientWeighted(TextbookBatchNorm):
+    """Sums g · weight · x̂ for the weight's gradient: g was scaled too early."""
+
+    def weight_gradient(self, g, cache):
+        return super().weight_gradient(g, cache) * self.weight
+
+
+class BiasGradientWeighted(TextbookBatchNorm):
+    """Sums g · weight for the bias's gradient: g was scaled too early."""
+
+    def bias_gradient(self, g):
+        total = super().bias_gradient(g)
+        return total if self.weight is None else total * self.weight
+
+
+class VarianceTermHalved(TextbookBatchNorm):
+    """Loses the 2 of the derivative of a square."""
+
+    def var_term(self, g, cache):
+        return super().var_term(g, cache) / 2
+
+
+class EvalGradientUnscaled(TextbookBatchNorm):
+    """Passes the gradient through in evaluation, where the statistics are constants."""
+
+    def scale(self, cache):
+        scale = super().scale(cache)
+        return scale if cache.by_batch else scale / cache.rstd
+
+
+class EvalGradientWithoutWeight(TextbookBatchNorm):
+    """Leaves the weight out of the input's gradient in evaluation."""
+
+    def scale(self, cache):
+        return super().scale(cache) if cache.by_batch else cache.rstd
+
+
+class EvalWeightGradientIsZero(TextbookBatchNorm):
+    """Takes evaluation for frozen, and gives the weight no gradient."""
+
+    def weight_gradient(self, g, cache):
+        grad = super().weight_gradient(g, cache)
+        return grad if cache.by_batch else 0 * grad
+
+
+class EvalBiasGradientIsZero(TextbookBatchNorm):
+    """Takes evaluation for frozen, and gives the bias no gradient."""
+
+    def bias_gradient(self, g):
+        grad = super().bias_gradient(g)
+        return grad if self.cache.by_batch else 0 * grad
+
+
+class ParametersSwapped(TextbookBatchNorm):
+    """Returns the gradients of bias and weight, in this order."""
+
+    def backward(self, grad_output):
+        grad_input, weight, bias = super().backward(grad_output)
+        return (
+            (grad_input, weight, bias)
+            if weight is None or bias is None
+            else (
+                grad_input,
+                bias,
+                weight,
+            )
+        )
+
+
+class EpsTwiceInBackward(TextbookBatchNorm):
+    """Adds eps to a variance that holds it already, in backward."""
+
+    def scale(self, cache):
+        return super().scale(cache) / cache.rstd / np.sqrt(cache.var + 2 * self.eps)
+
+
+class BackwardByRunningVariance(TextbookBatchNorm):
+    """Divides by the running standard deviation in the backward pass of training."""
+
+    def scale(self, cache):
+        scale = super().scale(cache)
+        if not cache.by_batch or self.running_var is None:
+            return scale
+        return scale / cache.rstd / np.sqrt(self.running_var.astype(np.float64) + self.eps)
+
+
+class UntrackedEvalConstant(TextbookBatchNorm):
+    """Goes backward in evaluation without running statistics as if there were some."""
+
+    training = True
+
+    def forward(self, x, training):
+        self.training = training
+        return super().forward(x, training)
+
+    def input_gradient(self, g, cache):
+        return super().input_gradient(g, cache._replace(by_batch=self.training))
+
+
+class VarianceTermOfTheMean(TextbookBatchNorm):
+    """Takes mean(g) · mean(x̂) for mean(g · x̂), which is 0."""
+
+    def var_term(self, g, cache):
+        return super().var_term(np.ones_like(g) * g.mean(), cache)
+
+
+class XHatOfTheOutput(TextbookBatchNorm):
+    """Finds x̂ again as (y − bias) / weight, and divides by a weight of 0."""
+
+    def var_term(self, g, cache):
+        if self.weight is None:
+            return super().var_term(g, cache)
+        weight = self.weight.reshape(-1, *(1,) * (g.ndim - 2)).astype(np.float64)
+        return super().var_term(g, cache._replace(x_hat=cache.x_hat * weight / weight))
+
+
+class NanGradientSwallowed(TextbookBatchNorm):
+    """Takes NaN in the gradient for zero, and so hides where the loss diverged."""
+
+    def input_gradient(self, g, cache):
+        return super().input_gradient(np.nan_to_num(g), cache)
+
+
+class Float16GradientInFloat32(TextbookBatchNorm):
+    """Returns the gradient of a float16 input in float32."""
+
+    def backward(self, grad_output):
+        grad_input, *others = super().backward(grad_output)
+        wider = np.promote_types(grad_input.dtype, np.float32)
+        return grad_input.astype(wider), *others
+
+
+class Float64GradientInFloat32(TextbookBatchNorm):
+    """Computes the gradient of a float64 input in float32."""
+
+    def input_gradient(self, g, cache):
+        narrow = cache._replace(x_hat=cache.x_hat.astype(np.float32))
+        return super().input_gradient(g.astype(np.float32), narrow)
+
+
+class GradientReadsMemoryOrder(TextbookBatchNorm):
+    """Reads grad_output's memory as if it were contiguous, and x as it is."""
+
+    def backward(self, grad_output):
+        return super().backward(grad_output.ravel(order="K").reshape(grad_output.shape))
+
+
+class GradientTakenForInputOrder(TextbookBatchNorm):
+    """Reads the gradient of images in the order in which the input's memory is."""
+
+    channels_last = False
+
+    def forward(self, x, training):
+        self.channels_last = x.ndim == 4 and not x.flags.c_contiguous
+        return super().forward(x, training)
+
+    def backward(self, grad_output):
+        if self.channels_last and grad_output.flags.c_contiguous:
+            n, c, h, w = grad_output.shape
+            grad_output = np.moveaxis(grad_output.reshape(n, h, w, c), -1, 1)
+        return super().backward(grad_output)

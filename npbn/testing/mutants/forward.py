@@ -126,40 +126,131 @@ class RefusesOneSample(TextbookBatchNorm):
             raise ValueError("expected more than 1 sample")
 
 
-# -- dtypes, layouts, NaN -----------------------------------------------------------------------
+class EpsSquared(TextbookBatchNorm):
+    """Adds eps² to the variance."""
+
+    def rstd(self, var):
+        return 1 / np.sqrt(var + self.eps**2)
 
 
-class Float16Accumulated(TextbookBatchNorm):
-    """Computes float16 in float16: sums overflow at 65504, and squares well before."""
+class EpsTwice(TextbookBatchNorm):
+    """Adds eps to the variance when it is measured and once more under the root."""
 
-    def working(self, x):
-        return x.copy() if x.dtype == np.float16 else super().working(x)
+    def rstd(self, var):
+        return 1 / np.sqrt(var + 2 * self.eps)
 
 
-class Float16ReturnedAsFloat32(TextbookBatchNorm):
-    """Forgets to cast float16 back, and so doubles every activation from there on."""
+class EvalWithoutEps(TextbookBatchNorm):
+    """Takes eps to be a matter of training alone."""
+
+    def statistics(self, values, training):
+        mean, var = super().statistics(values, training)
+        return mean, var if self.by_batch(training) else var - self.eps
+
+
+class EvalUnbiases(TextbookBatchNorm):
+    """Multiplies the running variance by n / (n − 1) in evaluation, where it has been already."""
+
+    def statistics(self, values, training):
+        mean, var = super().statistics(values, training)
+        n = self.count(values)
+        return mean, var * n / (n - 1) if not self.by_batch(training) and n > 1 else var
+
+
+class EvalMeanOfBatch(TextbookBatchNorm):
+    """Centres by the batch and scales by the running variance in evaluation."""
+
+    def statistics(self, values, training):
+        mean, var = super().statistics(values, training)
+        return (mean if self.by_batch(training) or not values.size else self.mean(values)), var
+
+
+class TrainingByRunningVariance(TextbookBatchNorm):
+    """Centres by the batch and scales by the running variance in training."""
+
+    def statistics(self, values, training):
+        mean, var = super().statistics(values, training)
+        return mean, var if self.running_var is None else self.running_var.astype(np.float64)
+
+
+class AbsoluteWeight(TextbookBatchNorm):
+    """Takes the weight's magnitude: written for weights that begin at 1."""
+
+    def affine(self, x_hat):
+        weight, self.weight = self.weight, None if self.weight is None else np.abs(self.weight)
+        try:
+            return super().affine(x_hat)
+        finally:
+            self.weight = weight
+
+
+class OnePlusWeight(TextbookBatchNorm):
+    """Scales by 1 + weight, as layers do whose weight begins at 0."""
+
+    def affine(self, x_hat):
+        return super().affine(x_hat) + (0 if self.weight is None else x_hat)
+
+
+class ZeroWeightIsNone(TextbookBatchNorm):
+    """Tests ``if weight`` for ``is not None``: a weight of 0 scales by 1."""
+
+    def affine(self, x_hat):
+        weight = self.weight
+        if weight is not None:
+            self.weight = np.where(weight == 0, 1, weight).astype(weight.dtype)
+        try:
+            return super().affine(x_hat)
+        finally:
+            self.weight = weight
+
+
+class BiasNormalised(TextbookBatchNorm):
+    """Adds the bias before the division by the standard deviation."""
 
     def forward(self, x, training):
-        return super().forward(x.astype(np.float32) if x.dtype == np.float16 else x, training)
+        bias = self.bias
+        y = super().forward(x, training)
+        if bias is None:
+            return y
+        with np.errstate(all="ignore"):
+            return (y + along(bias * (self.cache.rstd - 1), y)).astype(x.dtype)
 
 
-class Float64InFloat32(TextbookBatchNorm):
-    """Computes float64 in float32: one ``.float()`` too many."""
+class ClipsOutput(TextbookBatchNorm):
+    """Clips the output to ±6, as for eight bits."""
 
-    def working(self, x):
-        return super().working(x.astype(np.float32))
-
-
-class ReadsMemoryOrder(TextbookBatchNorm):
-    """Reads memory as if every array were contiguous: a kernel that is handed a bare pointer."""
-
-    def working(self, x):
-        return super().working(x.ravel(order="K").reshape(x.shape))
+    def affine(self, x_hat):
+        return super().affine(x_hat).clip(-6, 6)
 
 
-class SwallowsNan(TextbookBatchNorm):
-    """Takes NaN for zero, and so hides where training diverged: ``nan_to_num``, ``nanmean``."""
+class VarianceFloor(TextbookBatchNorm):
+    """Keeps the variance above 1e-4, for stability."""
 
-    def working(self, x):
-        values = super().working(x)
-        return np.where(np.isnan(values), 0, values)
+    def rstd(self, var):
+        return super().rstd(np.maximum(var, 1e-4))
+
+
+class MeanNotSubtracted(TextbookBatchNorm):
+    """Divides by the standard deviation and does not centre."""
+
+    def statistics(self, values, training):
+        mean, var = super().statistics(values, training)
+        return 0 * mean, var
+
+
+class VarianceAboutZero(TextbookBatchNorm):
+    """Takes the mean of x² for the variance."""
+
+    def var(self, values, mean):
+        return super().var(values, 0 * mean)
+
+
+class BiasLostInEval(TextbookBatchNorm):
+    """Leaves the bias out in evaluation: folded into the next layer, which is not there."""
+
+    def forward(self, x, training):
+        bias, self.bias = self.bias, self.bias if self.by_batch(training) else None
+        try:
+            return super().forward(x, training)
+        finally:
+            self.bias = bias

@@ -88,3 +88,53 @@ def _into(buffer: np.ndarray | None, values: np.ndarray) -> np.ndarray:
         return values
     buffer[...] = values
     return buffer
+
+
+class EvaluatesInPlace(TextbookBatchNorm):
+    """Writes the output of evaluation over its input."""
+
+    def forward(self, x, training):
+        y = super().forward(x, training)
+        if not training and x.flags.writeable:
+            x[...] = y
+        return y
+
+
+class ReusesWeightGradient(TextbookBatchNorm):
+    """Returns the same buffer for every weight's gradient."""
+
+    buffer: np.ndarray | None = None
+
+    def backward(self, grad_output):
+        grad_input, grad_weight, grad_bias = super().backward(grad_output)
+        if grad_weight is not None:
+            self.buffer = grad_weight = _into(self.buffer, grad_weight)
+        return grad_input, grad_weight, grad_bias
+
+
+class ReusesOutputInEval(TextbookBatchNorm):
+    """Returns the same buffer from every evaluation."""
+
+    buffer: np.ndarray | None = None
+
+    def forward(self, x, training):
+        y = super().forward(x, training)
+        if not training:
+            self.buffer = y = _into(self.buffer, y)
+        return y
+
+
+class BackwardWritesInput(TextbookBatchNorm):
+    """Leaves the gradient in the memory of the input, which it kept by reference."""
+
+    x: np.ndarray | None = None
+
+    def forward(self, x, training):
+        self.x = x
+        return super().forward(x, training)
+
+    def backward(self, grad_output):
+        gradients = super().backward(grad_output)
+        if self.x.flags.writeable:
+            self.x[...] = gradients[0]
+        return gradients

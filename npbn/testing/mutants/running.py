@@ -78,14 +78,14 @@ class UpdatedInEval(TextbookBatchNorm):
         return self.running_mean is not None
 
 
-class EmptyBatchSpoils(TextbookBatchNorm):
-    """Lets the NaN mean of an empty batch into the running statistics: a data set's last shard."""
+class EmptyBatchCounts(TextbookBatchNorm):
+    """Lets mean 0 and variance 0 of an empty batch into the running statistics."""
 
     def track(self, values):
         super().track(values)
         if self.count(values) == 0:
-            mean = self.mean(values)
-            self.update(mean, self.var(values, mean))
+            nothing = np.zeros(self.num_features)
+            self.update(nothing, nothing)
 
 
 # -- counter ------------------------------------------------------------------------------------
@@ -136,3 +136,133 @@ class CountsBeforeRefusing(TextbookBatchNorm):
 
     def count_batch(self, values):
         pass
+
+
+# -- more ways to wrong statistics ----------------------------------------------------------------
+
+
+class RunningVarianceWithEps(TextbookBatchNorm):
+    """Averages var + eps, the number that was at hand."""
+
+    def stored_var(self, var, values):
+        return super().stored_var(var, values) + self.eps
+
+
+class RunningVarianceAboutRunningMean(TextbookBatchNorm):
+    """Averages the mean square distance to the running mean."""
+
+    def track(self, values):
+        self.count_batch(values)
+        if self.count(values) > 0:
+            mean = self.mean(values)
+            var = self.var(values, self.running_mean.astype(np.float64))
+            self.update(mean, self.stored_var(var, values))
+
+
+class MomentumOfTheMeanAlone(TextbookBatchNorm):
+    """Averages the variance by 0.1 whatever the momentum is."""
+
+    def update(self, mean, var):
+        self.running_mean = self.mix(self.running_mean, mean, self.factor())
+        self.running_var = self.mix(self.running_var, var, 0.1)
+
+
+class UpdatesTwice(TextbookBatchNorm):
+    """Updates in the layer and in the function that it calls."""
+
+    def update(self, mean, var):
+        super().update(mean, var)
+        super().update(mean, var)
+
+
+class MomentumClamped(TextbookBatchNorm):
+    """Takes the momentum for a number in [0, 1], and makes it one."""
+
+    def factor(self):
+        return min(max(super().factor(), 0), 1)
+
+
+class MomentumOneIgnored(TextbookBatchNorm):
+    """Updates ``if 0 < momentum < 1``: a momentum of 1 should replace."""
+
+    def factor(self):
+        return 0.0 if self.momentum == 1 else super().factor()
+
+
+class AverageCountsOneMore(TextbookBatchNorm):
+    """With ``momentum=None``, divides by one batch too many: the initial values are none."""
+
+    def factor(self):
+        return 1 / (self.num_batches_tracked + 1) if self.momentum is None else self.momentum
+
+
+class AverageStartsAnew(TextbookBatchNorm):
+    """With ``momentum=None``, counts its own batches and not those that were loaded."""
+
+    seen = 0
+
+    def update(self, mean, var):
+        self.seen += 1
+        super().update(mean, var)
+
+    def factor(self):
+        return 1 / self.seen if self.momentum is None else self.momentum
+
+
+class RunningStatisticsShaped(TextbookBatchNorm):
+    """Keeps statistics of shape (1, C), as they are broadcast."""
+
+    def mix(self, old, new, factor):
+        return super().mix(old, new, factor).reshape(1, -1)
+
+
+class RunningStatisticsWider(TextbookBatchNorm):
+    """Keeps statistics in float64 next to parameters in float32."""
+
+    def mix(self, old, new, factor):
+        return super().mix(old.astype(np.float64), new, factor)
+
+
+class RunningVarianceClipped(TextbookBatchNorm):
+    """Keeps the running variance above 0, which a momentum outside of [0, 1] may leave."""
+
+    def update(self, mean, var):
+        super().update(mean, var)
+        self.running_var = np.maximum(self.running_var, 0)
+
+
+class RunningInFloat16(TextbookBatchNorm):
+    """Rounds the statistics of a float16 batch to float16 before they are averaged."""
+
+    half = False
+
+    def working(self, x):
+        self.half = x.dtype == np.float16
+        return super().working(x)
+
+    def update(self, mean, var):
+        if self.half:
+            mean, var = (v.astype(np.float16).astype(np.float64) for v in (mean, var))
+        super().update(mean, var)
+
+
+class RunningInFloat32(TextbookBatchNorm):
+    """Rounds the statistics of a float64 batch to float32."""
+
+    def mix(self, old, new, factor):
+        return super().mix(old, new, factor).astype(np.float32).astype(old.dtype)
+
+
+class MomentumInFloat32(TextbookBatchNorm):
+    """Holds momentum in float32, beside statistics in float64."""
+
+    def factor(self):
+        return float(np.float32(super().factor()))
+
+
+class NanKeptOut(TextbookBatchNorm):
+    """Leaves the running statistics alone when the batch's are NaN, and so hides it."""
+
+    def update(self, mean, var):
+        if np.isfinite(mean).all() and np.isfinite(var).all():
+            super().update(mean, var)
