@@ -40,9 +40,7 @@ behaviours about memory layouts do not apply.
 
 import json
 import math
-import os
 import shlex
-import signal
 import subprocess
 import threading
 import weakref
@@ -99,7 +97,12 @@ class _Layer:
     """One BatchNorm whose running statistics are kept here."""
 
     def __init__(self, program: "_Program", setup: Setup):
-        self.program, self.setup = program, setup
+        self.program = program
+        self.load(setup)
+
+    def load(self, setup: Setup) -> None:
+        """Take other weights and statistics; the next step sends them."""
+        self.setup = setup
         self.running_mean, self.running_var = setup.running_mean, setup.running_var
         self.num_batches_tracked = setup.num_batches_tracked if setup.tracks else None
 
@@ -184,6 +187,7 @@ class _Program:
     def __init__(self, command: list[str], seconds: float):
         self.command, self.seconds = command, seconds
         self.process: subprocess.Popen[str] | None = None
+        self.lock = threading.Lock()
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         """Send a line and return the answer.
@@ -195,7 +199,8 @@ class _Program:
         TimeoutError
             If there is no answer in time.
         """
-        line = self._exchange(json.dumps(question, allow_nan=False))
+        with self.lock:  # one question at a time
+            line = self._exchange(json.dumps(question, allow_nan=False))
         try:
             answer = json.loads(line)
         except (ValueError, RecursionError):
@@ -247,7 +252,7 @@ class _Program:
 
 
 def _start(command: list[str]) -> "subprocess.Popen[str]":
-    """Start the program in a session of its own: what it starts is ended with it."""
+    """Start the program, in this process's group: who ends that ends the program too."""
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -255,15 +260,10 @@ def _start(command: list[str]) -> "subprocess.Popen[str]":
         text=True,
         encoding="utf-8",
         errors="replace",
-        start_new_session=True,
     )
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:
-    """End a program and what it has started."""
-    if process.poll() is None and os.name == "posix":
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.wait()
 

@@ -68,9 +68,9 @@ def adapt(target: Any, name: str | None = None) -> Implementation:
         return npbn_implementation(target)
     if (adapter := adapter_of(target)) is not None:
         return adapter.implementation(target)
-    return (
-        class_implementation(target) if inspect.isclass(target) else function_implementation(target)
-    )
+    if inspect.isclass(target):
+        return class_implementation(target)
+    return function_implementation(target)
 
 
 def _find(name: str) -> Any:

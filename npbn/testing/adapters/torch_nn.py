@@ -49,6 +49,10 @@ class _ModuleLayer(Layer):
             bias=setup.bias is not None,
             dtype=torch.from_numpy(np.zeros(0, setup.dtype)).dtype,
         )
+        self.weight, self.bias = self.module.weight, self.module.bias
+        self.load(setup)
+
+    def load(self, setup: Setup) -> None:
         names = ("weight", "bias", "running_mean", "running_var")
         state = {name: getattr(setup, name) for name in names}
         if setup.tracks:
@@ -56,7 +60,6 @@ class _ModuleLayer(Layer):
         self.module.load_state_dict(
             {name: torch.tensor(value) for name, value in state.items() if value is not None}
         )
-        self.weight, self.bias = self.module.weight, self.module.bias
 
     running_mean = property(lambda self: array(self.module.running_mean))
     running_var = property(lambda self: array(self.module.running_var))

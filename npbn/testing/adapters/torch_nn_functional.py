@@ -14,7 +14,11 @@ class _FunctionLayer(Layer):
     num_batches_tracked = None
 
     def __init__(self, function: Callable[..., torch.Tensor], setup: Setup):
-        self.function, self.setup = function, setup
+        self.function = function
+        self.load(setup)
+
+    def load(self, setup: Setup) -> None:
+        self.setup = setup
         self.weight, self.bias = (
             None if values is None else torch.tensor(values).requires_grad_()
             for values in (setup.weight, setup.bias)
