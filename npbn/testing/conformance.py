@@ -161,7 +161,8 @@ class Check:
     def _look_for_what_is_known(self) -> None:
         """Try the basics that were not asked for: what they find is not reported elsewhere."""
         for behaviour in BEHAVIOURS:
-            basic = not behaviour.also and behaviour not in self.behaviours
+            basic = not behaviour.also and set(behaviour.results) <= set(STATE)
+            basic = basic and behaviour not in self.behaviours
             if basic and not behaviour.lacks(self.stand_in):
                 trial = Trial(behaviour, self.run, "correct").run(BASIC_EXAMPLES, self.seed)
                 if trial.wrong in STATE:

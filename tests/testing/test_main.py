@@ -116,7 +116,7 @@ def test_a_convention_of_the_command_line(command, monkeypatch):
     status, out, _ = command(target, *only)
     assert status == 1
     assert "takes momentum for the weight of the old value" in out
-    assert "tensorflow_fused do: --convention tensorflow_fused" in out
+    assert "tensorflow_fused does: --convention tensorflow_fused" in out
     assert command(target, *only, "--convention", "tensorflow_fused")[0] == 0
 
 
