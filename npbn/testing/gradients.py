@@ -25,8 +25,9 @@ def check_gradients(layer: Any, x: np.ndarray, *, seed: int = 0) -> dict[str, fl
 
     whose error is of order :math:`h^4`. What is allowed is :math:`|D_h - D_{2h}|`, which is of
     order :math:`h^2`, and what rounding loses of f, 64 eps · Σ |g y| / h: the output may have
-    lost a few dozen eps. h is 1e-4 of the spread of the values: of that of f, it allows about
-    1e-8 and 1e-10. Near a kink (ReLU at 0) the two differences disagree, and little is checked.
+    lost a few dozen eps. h is 1e-4 of the spread of the values; where these and f are about 1,
+    that allows about 1e-8 and 1e-10. Near a kink (ReLU at 0) the two differences disagree, and
+    little is checked.
 
     Parameters
     ----------
