@@ -58,8 +58,15 @@ DTYPES = ("float16", "float32", "float64")
 WORDS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
-class PipeError(RuntimeError):
-    """The program did not answer as the protocol says."""
+class RefusedError(ValueError):
+    """The program answered with an error."""
+
+
+class PipeError(BaseException):
+    """The program did not answer as the protocol says, or not in time.
+
+    As SystemExit is no Exception, this is none: whoever expects a refusal has not got one.
+    """
 
 
 def implementation(command: str, seconds: float = 10.0) -> Implementation:
@@ -89,7 +96,7 @@ def implementation(command: str, seconds: float = 10.0) -> Implementation:
         return Implementation(
             lambda setup: _Layer(program, setup), str(name), ("layouts", *unsupported), convention
         )
-    except (OSError, PipeError, TimeoutError, ValueError) as error:
+    except (OSError, PipeError, ValueError) as error:
         raise ValueError(f"--command {command!r}: {error}") from error
 
 
@@ -194,10 +201,10 @@ class _Program:
 
         Raises
         ------
+        RefusedError
+            If the answer says "error".
         PipeError
-            If the program has ended, or its answer is no JSON object, or says "error".
-        TimeoutError
-            If there is no answer in time.
+            If the program has ended, is late, or its answer is no JSON object.
         """
         with self.lock:  # one question at a time
             line = self._exchange(json.dumps(question, allow_nan=False))
@@ -209,7 +216,7 @@ class _Program:
             self.end()
             raise PipeError(f"expected a JSON object in one line, got {_short(line)}")
         if "error" in answer:
-            raise PipeError(f"the program refused: {_short(answer['error'])}")
+            raise RefusedError(f"the program refused: {_short(answer['error'])}")
         return answer
 
     def _exchange(self, question: str) -> str:
@@ -230,7 +237,7 @@ class _Program:
         thread.join(self.seconds)
         if thread.is_alive():
             self.end()
-            raise TimeoutError(f"the program did not answer within {self.seconds:g} seconds")
+            raise PipeError(f"the program did not answer within {self.seconds:g} seconds")
         line = lines[0] if lines else ""
         if len(line) == LONGEST:
             self.end()
