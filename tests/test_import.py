@@ -67,7 +67,7 @@ EXTRAS = {
     "checkpoint/safetensors_file.py": {"safetensors"},
     "distributed/mpi.py": {"mpi4py"},
     "distributed/watch.py": {"mpi4py"},
-    "testing": {"hypothesis", "tqdm"} | ADAPTED,
+    "testing": {"hypothesis"} | ADAPTED,
 }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from npbn.testing import conventions, oracle, tolerances
 from npbn.testing.case import Case, Setup, Step
+from npbn.testing.gradients import GradientError, check_gradients, numerical_gradient
 from npbn.testing.protocol import (
     CAPABILITIES,
     BatchNorm,
@@ -33,15 +34,18 @@ __all__ = [
     "Check",
     "Command",
     "ConformanceReport",
+    "GradientError",
     "Implementation",
     "Setup",
     "Step",
     "check_batch_norm",
+    "check_gradients",
     "class_implementation",
     "conventions",
     "find_behaviours",
     "function_implementation",
     "npbn_implementation",
+    "numerical_gradient",
     "oracle",
     "tolerances",
 ]

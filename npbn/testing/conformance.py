@@ -19,6 +19,8 @@ from npbn.testing.report import (
 from npbn.testing.trial import Run, Trial
 from npbn.testing.worker import Worker
 
+BASIC_EXAMPLES = 10
+
 
 def check_batch_norm(
     target: object,
@@ -136,6 +138,7 @@ class Check:
     def __iter__(self) -> Iterator[BehaviourResult]:
         if self.problem is not None:
             return
+        self._look_for_what_is_known()
         for behaviour in self.behaviours:
             result = self._try(behaviour)
             self.results.append(result)
@@ -154,6 +157,16 @@ class Check:
             self.problem,
             self.explanation,
         )
+
+    def _look_for_what_is_known(self) -> None:
+        """Try the basics that were not asked for: what they find is not reported elsewhere."""
+        for behaviour in BEHAVIOURS:
+            basic = not behaviour.also and set(behaviour.results) <= set(STATE)
+            basic = basic and behaviour not in self.behaviours
+            if basic and not behaviour.lacks(self.stand_in):
+                trial = Trial(behaviour, self.run, "correct").run(BASIC_EXAMPLES, self.seed)
+                if trial.wrong in STATE:
+                    self.run.known.add(trial.wrong)
 
     def _try(self, behaviour: Behaviour) -> BehaviourResult:
         """Try one behaviour, by both measures."""

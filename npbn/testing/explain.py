@@ -49,9 +49,9 @@ def _in_words(expected: Convention, other: Convention) -> str:
     said = " and ".join(sentences[name] for name in differing)
     alike = _those_with(other, FIELDS)
     if alike:
-        return f"it {said}, as {_listed(alike)} do: --convention {alike[0]}"
+        return f"it {said}, as {_listed(alike)}: --convention {alike[0]}"
     alike = _those_with(other, differing)
-    as_others = f", as {_listed(alike)} do" if alike else ""
+    as_others = f", as {_listed(alike)}" if alike else ""
     return f"it {said}{as_others}; the rest is as in {expected.name}, and none has both"
 
 
@@ -64,4 +64,4 @@ def _those_with(convention: Convention, fields: Sequence[str]) -> list[str]:
 
 
 def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{names[0]} does" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} do"
