@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as arrays
 
 from npbn.testing import Command, check_batch_norm, pipe
 from npbn.testing.case import Setup
+from npbn.testing.pipe_process import PipeError, RefusedError
 
 pytestmark = pytest.mark.process
 
@@ -58,7 +59,7 @@ def test_a_right_program_is_right():
 
 def test_refusals_are_errors_and_the_program_goes_on():
     layer = layer_of(program())
-    with pytest.raises(pipe.RefusedError, match=r"refused: .*more than 1 value per channel"):
+    with pytest.raises(RefusedError, match=r"refused: .*more than 1 value per channel"):
         layer.forward(X[:1], True)
     assert layer.num_batches_tracked == 0
     assert layer.forward(X, True).shape == X.shape
@@ -85,7 +86,7 @@ def test_refusals_are_errors_and_the_program_goes_on():
 def test_answers_that_are_none(fault, message):
     layer = layer_of(program(fault))
     for _ in range(2):  # the second time too: the program was started anew
-        with pytest.raises(pipe.PipeError, match=message) as caught:
+        with pytest.raises(PipeError, match=message) as caught:
             layer.forward(X, True)
         assert "\n" not in str(caught.value)
 
@@ -93,7 +94,7 @@ def test_answers_that_are_none(fault, message):
 def test_a_late_answer_is_waited_for_no_longer_than_said():
     layer = layer_of(program("late", seconds=2.0))
     start = time.monotonic()
-    with pytest.raises(pipe.PipeError, match="did not answer within 2 seconds"):
+    with pytest.raises(PipeError, match="did not answer within 2 seconds"):
         layer.forward(X, True)
     assert time.monotonic() - start < 30  # not the minute that the program takes
 

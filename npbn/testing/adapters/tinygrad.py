@@ -14,13 +14,13 @@ class _Layer:
     def __init__(self, cls: type, setup: Setup):
         affine = setup.weight is not None
         self.norm: Any = cls(setup.num_features, setup.eps, affine, True, setup.momentum)
+        self.norm.num_batches_tracked.assign(setup.num_batches_tracked).realize()
         self.load(setup)
 
     def load(self, setup: Setup) -> None:
         for name in ("weight", "bias", "running_mean", "running_var"):
             if (values := getattr(setup, name)) is not None:
                 setattr(self.norm, name, Tensor(values.copy()).realize())
-        self.norm.num_batches_tracked.assign(setup.num_batches_tracked).realize()
 
     running_mean = property(lambda self: self.norm.running_mean.numpy())
     running_var = property(lambda self: self.norm.running_var.numpy())
