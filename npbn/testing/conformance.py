@@ -16,7 +16,7 @@ from npbn.testing.report import (
     ConformanceReport,
     snippet,
 )
-from npbn.testing.trial import Run, Trial
+from npbn.testing.trial import Run, Trial, run_case
 from npbn.testing.worker import Worker
 
 BASIC_EXAMPLES = 10
@@ -119,7 +119,7 @@ class Check:
         self.worker: Worker | None = None
         self.name, self.convention = str(target), convention or "pytorch"
         try:
-            self.worker = Worker(target, convention, warm_up)
+            self.worker = Worker(target, convention, warm_up, run_case)
         except CannotConstructError as error:
             self.problem = str(error)
             return

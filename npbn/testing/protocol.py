@@ -94,9 +94,9 @@ class Implementation:
     def adapt(self, case: Case) -> Case:
         """Return the case as this implementation can take it.
 
-        Axes of length 1 are appended up to a rank that is supported. Without a backward pass
-        steps go forward alone; without training all are steps of evaluation, without evaluation
-        all are steps of training.
+        Axes of length 1 are appended up to a rank that is supported, or positions are merged down
+        to one. Without a backward pass steps go forward alone; without training all are steps of
+        evaluation, without evaluation all are steps of training.
         """
         return replace(case, steps=tuple(self._adapt(step) for step in case.steps))
 
@@ -104,12 +104,22 @@ class Implementation:
         training = step.training or "evaluation" in self.unsupported
         training = training and "training" not in self.unsupported
         backward = {"backward"} if training else {"backward", "eval_backward"}
-        x, grad = step.x, step.grad_output
-        if backward & self.unsupported:
-            grad = None
-        while f"rank{x.ndim}" in self.unsupported and x.ndim < 5:
-            x, grad = x[..., None], None if grad is None else grad[..., None]
+        grad = None if backward & self.unsupported else step.grad_output
+        ranks = [rank for rank in (2, 3, 4, 5) if f"rank{rank}" not in self.unsupported]
+        x, grad = _of_rank(step.x, ranks), None if grad is None else _of_rank(grad, ranks)
         return replace(step, x=x, training=training, grad_output=grad)
+
+
+def _of_rank(x: np.ndarray, ranks: list[int]) -> np.ndarray:
+    """Return x with the next higher of these ranks, or else with the next lower one."""
+    if x.ndim in ranks or not ranks:
+        return x
+    higher = [rank for rank in ranks if rank > x.ndim]
+    if higher:
+        return x.reshape(*x.shape, *(1,) * (higher[0] - x.ndim))
+    if ranks[-1] == 2:  # positions are samples then
+        return np.moveaxis(x, 1, -1).reshape(-1, x.shape[1])
+    return x.reshape(*x.shape[: ranks[-1] - 1], -1)
 
 
 CAPABILITIES = {

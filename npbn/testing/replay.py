@@ -122,7 +122,7 @@ def replay_cases(
     folder = Path(folder)
     entries = read_index(folder)
     results = []
-    with Worker(target) as worker:
+    with Worker(target, function=_replay) as worker:
         for entry in entries:
             arrays = read_arrays(folder / entry.file, entry)
             try:

@@ -57,6 +57,8 @@ class Worker:
     warm_up : float
         How many seconds the calls before the first may take, in which libraries compile; they
         are not judged.
+    function : callable
+        What will be called; its module is imported before any time counts.
 
     Attributes
     ----------
@@ -64,8 +66,14 @@ class Worker:
         Name, capabilities and convention of the target.
     """
 
-    def __init__(self, target: object, convention: str | None = None, warm_up: float = 60.0):
-        self.convention, self.warm_up = convention, warm_up
+    def __init__(
+        self,
+        target: object,
+        convention: str | None = None,
+        warm_up: float = 60.0,
+        function: Callable[..., Any] = worker_process.warm_up,
+    ):
+        self.convention, self.warm_up, self.function = convention, warm_up, function
         self.start, self.target = _how_to_start(target)
         self.process: _Process | None = None
         try:
@@ -104,6 +112,7 @@ class Worker:
         self.process = self.start()
         try:
             described = self._exchange((self.target, self.convention), LOADING)
+            self._exchange(Request(worker_process.know, (self.function,)), LOADING)
             if self.warm_up:
                 self._warm_up()
         except BaseException:

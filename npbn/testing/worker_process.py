@@ -162,6 +162,10 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
+def know(implementation: Implementation, function: Callable[..., Any]) -> None:
+    """Do nothing: to receive a function is to import its module."""
+
+
 def warm_up(implementation: Implementation) -> None:
     """Call the target in the ways that it will be called, so that what it compiles is compiled."""
     rng = np.random.default_rng(0)

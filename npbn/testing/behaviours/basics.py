@@ -42,7 +42,7 @@ BEHAVIOURS = (
     _forward("without weight, without bias", "no_affine", modes=BOTH, affine=(NEITHER,)),
     _forward("weight without bias", "weight_alone", modes=BOTH, affine=((True, False),)),
     _forward("bias without weight", "bias_alone", modes=BOTH, affine=((False, True),)),
-    _forward("weights of 0", modes=BOTH, zero_weights=True, backward=True),
+    Behaviour("weights of 0", cases(modes=BOTH, zero_weights=True), ()),
     _forward(
         "without running statistics the batch normalises",
         "training",

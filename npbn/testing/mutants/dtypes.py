@@ -10,12 +10,16 @@ from npbn.testing.textbook import TextbookBatchNorm
 class Float16Accumulated(TextbookBatchNorm):
     """Computes float16 in float16: sums overflow at 65504, and squares well before."""
 
+    caught_by = "float16, sums beyond 65504"
+
     def working(self, x):
         return x.copy() if x.dtype == np.float16 else super().working(x)
 
 
 class Float16ReturnedAsFloat32(TextbookBatchNorm):
     """Forgets to cast float16 back, and so doubles every activation from there on."""
+
+    caught_by = "float16 input, computed in float32"
 
     def forward(self, x, training):
         return super().forward(x.astype(np.float32) if x.dtype == np.float16 else x, training)
@@ -24,6 +28,8 @@ class Float16ReturnedAsFloat32(TextbookBatchNorm):
 class Float64InFloat32(TextbookBatchNorm):
     """Computes float64 in float32: one ``.float()`` too many."""
 
+    caught_by = "float64 throughout"
+
     def working(self, x):
         return super().working(x.astype(np.float32))
 
@@ -31,12 +37,16 @@ class Float64InFloat32(TextbookBatchNorm):
 class ReadsMemoryOrder(TextbookBatchNorm):
     """Reads memory as if every array were contiguous: a kernel that is handed a bare pointer."""
 
+    caught_by = "any memory layout, rank 2 or higher"
+
     def working(self, x):
         return super().working(x.ravel(order="K").reshape(x.shape))
 
 
 class SwallowsNan(TextbookBatchNorm):
     """Takes NaN for zero, and so hides where training diverged: ``nan_to_num``, ``nanmean``."""
+
+    caught_by = "NaN and infinity reach the output"
 
     def working(self, x):
         values = super().working(x)
@@ -46,12 +56,16 @@ class SwallowsNan(TextbookBatchNorm):
 class InfinityClamped(TextbookBatchNorm):
     """Clamps the input to finite numbers, and so hides where training diverged."""
 
+    caught_by = "NaN and infinity reach the output"
+
     def working(self, x):
         return super().working(x).clip(-1e37, 1e37)
 
 
 class Float16Squares(TextbookBatchNorm):
     """Squares float16 in float16, and sums the squares in more."""
+
+    caught_by = "float16 input, computed in float32"
 
     half = False
 
@@ -69,6 +83,8 @@ class Float16Squares(TextbookBatchNorm):
 class Float64ParametersInFloat32(TextbookBatchNorm):
     """Holds weight and bias in float32 whatever the input is."""
 
+    caught_by = "float64 throughout"
+
     def affine(self, x_hat):
         held = self.weight, self.bias
         self.weight, self.bias = (None if v is None else v.astype(np.float32) for v in held)
@@ -81,12 +97,16 @@ class Float64ParametersInFloat32(TextbookBatchNorm):
 class EpsInFloat32(TextbookBatchNorm):
     """Holds eps in float32, beside inputs in float64."""
 
+    caught_by = "eps and momentum are held in float64"
+
     def rstd(self, var):
         return 1 / np.sqrt(var + float(np.float32(self.eps)))
 
 
 class ReadsVectorsAsContiguous(TextbookBatchNorm):
     """Reads weight and bias from where they begin in memory, one next to the other."""
+
+    caught_by = "weights and statistics in any memory layout"
 
     def affine(self, x_hat):
         held = self.weight, self.bias
@@ -100,6 +120,8 @@ class ReadsVectorsAsContiguous(TextbookBatchNorm):
 class ReadsStatisticsAsContiguous(TextbookBatchNorm):
     """Reads the running statistics from where they begin in memory."""
 
+    caught_by = "weights and statistics in any memory layout"
+
     def statistics(self, values, training):
         if self.by_batch(training):
             return super().statistics(values, training)
@@ -110,6 +132,8 @@ class ReadsStatisticsAsContiguous(TextbookBatchNorm):
 class RefusesReadOnly(TextbookBatchNorm):
     """Asks for a pointer that it may write to, though it only reads."""
 
+    caught_by = "any memory layout, rank 2 or higher"
+
     def working(self, x):
         if not x.flags.writeable:
             raise ValueError("buffer source array is read-only")
@@ -118,6 +142,8 @@ class RefusesReadOnly(TextbookBatchNorm):
 
 class RefusesStrides(TextbookBatchNorm):
     """Asks for contiguous memory instead of copying what is not."""
+
+    caught_by = "any memory layout, rank 2 or higher"
 
     def working(self, x):
         if not (x.flags.c_contiguous or x.flags.f_contiguous):

@@ -10,6 +10,8 @@ from npbn.testing.textbook import TextbookBatchNorm, along
 class ChannelTailUnscaled(TextbookBatchNorm):
     """Scales eight channels at a time, and leaves those beyond the last eight as they are."""
 
+    caught_by = "up to 70 channels and 300 samples"
+
     def affine(self, x_hat):
         y, whole = super().affine(x_hat), self.num_features // 8 * 8
         if whole:
@@ -19,6 +21,8 @@ class ChannelTailUnscaled(TextbookBatchNorm):
 
 class ChannelTailUncentred(TextbookBatchNorm):
     """Sums eight channels at a time, and takes 0 for the means of the rest."""
+
+    caught_by = "up to 70 channels and 300 samples"
 
     def mean(self, values):
         mean, whole = super().mean(values), self.num_features // 8 * 8
@@ -30,6 +34,8 @@ class ChannelTailUncentred(TextbookBatchNorm):
 class PositionTailDropped(TextbookBatchNorm):
     """Sums eight positions at a time, and drops those beyond the last eight."""
 
+    caught_by = "up to 70 channels of 256 positions"
+
     def total(self, values):
         whole = values.shape[-1] // 8 * 8
         return super().total(values[..., :whole] if values.ndim > 2 and whole else values)
@@ -38,12 +44,16 @@ class PositionTailDropped(TextbookBatchNorm):
 class RowTailDropped(TextbookBatchNorm):
     """Sums four samples at a time, and drops those beyond the last four."""
 
+    caught_by = "output in training"
+
     def total(self, values):
         return super().total(values[: len(values) // 4 * 4 or None])
 
 
 class RowBlocksOf256(TextbookBatchNorm):
     """Sums blocks of 256 samples, and drops a last one that is not full."""
+
+    caught_by = "many values a channel"
 
     def total(self, values):
         return super().total(values[: len(values) // 256 * 256 or None])
@@ -52,12 +62,16 @@ class RowBlocksOf256(TextbookBatchNorm):
 class FirstBlockOnly(TextbookBatchNorm):
     """Takes the statistics of the first 256 samples for those of all."""
 
+    caught_by = "many values a channel"
+
     def statistics(self, values, training):
         return super().statistics(values[:256] if self.by_batch(training) else values, training)
 
 
 class CountInUint8(TextbookBatchNorm):
     """Counts the values of a channel in eight bits."""
+
+    caught_by = "many values a channel"
 
     def count(self, values):
         return super().count(values) % 256 or super().count(values)
@@ -66,12 +80,16 @@ class CountInUint8(TextbookBatchNorm):
 class CountInUint16(TextbookBatchNorm):
     """Counts the values of a channel in sixteen bits."""
 
+    caught_by = "100,000 samples"
+
     def count(self, values):
         return super().count(values) % 65536 or super().count(values)
 
 
 class BlocksAveragedAlike(TextbookBatchNorm):
     """Averages the means of blocks of 256 samples, the last and shorter one with equal weight."""
+
+    caught_by = "many values a channel"
 
     def mean(self, values):
         blocks = [values[i : i + 256] for i in range(0, max(len(values), 1), 256)]
@@ -80,6 +98,8 @@ class BlocksAveragedAlike(TextbookBatchNorm):
 
 class WeightModulo32(TextbookBatchNorm):
     """Gives each of 32 threads one weight, for all of its channels."""
+
+    caught_by = "up to 70 channels and 300 samples"
 
     def affine(self, x_hat):
         weight = self.weight
@@ -94,6 +114,8 @@ class WeightModulo32(TextbookBatchNorm):
 class BiasModulo64(TextbookBatchNorm):
     """Gives each of 64 threads one bias, for all of its channels."""
 
+    caught_by = "up to 70 channels and 300 samples"
+
     def affine(self, x_hat):
         bias = self.bias
         try:
@@ -107,6 +129,8 @@ class BiasModulo64(TextbookBatchNorm):
 class FirstChannelsTracked(TextbookBatchNorm):
     """Updates the running statistics of the first 64 channels: one block of threads, no loop."""
 
+    caught_by = "up to 70 channels and 300 samples"
+
     def mix(self, old, new, factor):
         mixed = super().mix(old, new, factor)
         mixed[64:] = old[64:]
@@ -115,6 +139,8 @@ class FirstChannelsTracked(TextbookBatchNorm):
 
 class GradientOfFirstPositions(TextbookBatchNorm):
     """Sums at most 64 positions for the gradients of weight and bias."""
+
+    caught_by = "up to 70 channels of 256 positions"
 
     def weight_gradient(self, g, cache):
         return (
@@ -130,6 +156,8 @@ class GradientOfFirstPositions(TextbookBatchNorm):
 class HeightForWidth(TextbookBatchNorm):
     """Takes rows for columns in backward, unseen on square images."""
 
+    caught_by = "rank 4: (N, C, H, W)"
+
     def var_term(self, g, cache):
         if g.ndim == 4:
             swapped = np.swapaxes(cache.x_hat, 2, 3).reshape(g.shape)
@@ -140,6 +168,8 @@ class HeightForWidth(TextbookBatchNorm):
 class DepthIgnored(TextbookBatchNorm):
     """Takes a volume's first image for all of its depth."""
 
+    caught_by = "rank 5: (N, C, D, H, W)"
+
     def total(self, values):
         if values.ndim == 5 and values.shape[2]:
             return super().total(np.broadcast_to(values[:, :, :1], values.shape))
@@ -148,6 +178,8 @@ class DepthIgnored(TextbookBatchNorm):
 
 class SquareBatchTransposed(TextbookBatchNorm):
     """Finds the channels by their number, and takes axis 0 where N = C."""
+
+    caught_by = "output in training"
 
     def affine(self, x_hat):
         if x_hat.ndim == 2 and x_hat.shape[0] == x_hat.shape[1]:
@@ -158,6 +190,8 @@ class SquareBatchTransposed(TextbookBatchNorm):
 class RefusesEmptyInEval(TextbookBatchNorm):
     """Refuses an empty batch in evaluation, such as the last shard of a data set."""
 
+    caught_by = "no value a channel in evaluation"
+
     def refuse(self, x, training):
         super().refuse(x, training)
         if not training and x.size == 0:
@@ -167,6 +201,8 @@ class RefusesEmptyInEval(TextbookBatchNorm):
 class EmptyLosesItsShape(TextbookBatchNorm):
     """Returns early with an array of no axes to speak of where there are no values."""
 
+    caught_by = "samples without positions in evaluation"
+
     def forward(self, x, training):
         y = super().forward(x, training)
         return y.reshape(0, self.num_features) if x.size == 0 else y
@@ -174,6 +210,8 @@ class EmptyLosesItsShape(TextbookBatchNorm):
 
 class OneValueIsItsMean(TextbookBatchNorm):
     """Takes a single value for its own mean in evaluation too, and returns the bias."""
+
+    caught_by = "one value a channel in evaluation"
 
     def statistics(self, values, training):
         mean, var = super().statistics(values, training)
@@ -185,6 +223,8 @@ class OneValueIsItsMean(TextbookBatchNorm):
 class RefusesOneValueInEval(TextbookBatchNorm):
     """Refuses one value per channel in evaluation, where nothing is measured."""
 
+    caught_by = "one value a channel in evaluation"
+
     def refuse(self, x, training):
         if self.count(x) == 1:
             raise ValueError("expected more than 1 value per channel")
@@ -192,6 +232,8 @@ class RefusesOneValueInEval(TextbookBatchNorm):
 
 class PositionsAsChannels(TextbookBatchNorm):
     """Scales the positions instead of the channels where there are as many."""
+
+    caught_by = "rank 3: (N, C, L)"
 
     def affine(self, x_hat):
         if x_hat.ndim == 3 and x_hat.shape[1] == x_hat.shape[2]:
@@ -202,6 +244,8 @@ class PositionsAsChannels(TextbookBatchNorm):
 class RowsBeyond65535(TextbookBatchNorm):
     """Leaves samples beyond 65535, a grid's largest dimension, as they came."""
 
+    caught_by = "100,000 samples"
+
     def affine(self, x_hat):
         y = super().affine(x_hat)
         y[65535:] = x_hat[65535:]
@@ -210,6 +254,8 @@ class RowsBeyond65535(TextbookBatchNorm):
 
 class ScalarWeight(TextbookBatchNorm):
     """Scales by the first channel's weight alone from nine channels on."""
+
+    caught_by = "up to 70 channels and 300 samples"
 
     def affine(self, x_hat):
         y = super().affine(x_hat)

@@ -2,9 +2,6 @@
 
 # ruff: noqa: D102 - an override does what the textbook says of the method, but for one mistake
 
-import threading
-import time
-
 import numpy as np
 
 from npbn.testing.textbook import TextbookBatchNorm
@@ -12,6 +9,8 @@ from npbn.testing.textbook import TextbookBatchNorm
 
 class KeepsFirstCount(TextbookBatchNorm):
     """Divides by the number of values of its first batch for ever."""
+
+    caught_by = "another shape at every step"
 
     first: int | None = None
 
@@ -22,6 +21,8 @@ class KeepsFirstCount(TextbookBatchNorm):
 
 class FoldsOnce(TextbookBatchNorm):
     """Computes 1 / sqrt(running_var + eps) at the first evaluation and never again."""
+
+    caught_by = "other weights and statistics between steps"
 
     folded: np.ndarray | None = None
 
@@ -36,6 +37,8 @@ class FoldsOnce(TextbookBatchNorm):
 class FoldsUntilTraining(TextbookBatchNorm):
     """Computes it anew after training only, and so not after other statistics are loaded."""
 
+    caught_by = "other weights and statistics between steps"
+
     folded: tuple | None = None
 
     def statistics(self, values, training):
@@ -48,6 +51,8 @@ class FoldsUntilTraining(TextbookBatchNorm):
 
 class KeepsFirstWeight(TextbookBatchNorm):
     """Copies the weight to the device at its first use, and never again."""
+
+    caught_by = "other weights and statistics between steps"
 
     copied: np.ndarray | None = None
 
@@ -64,6 +69,8 @@ class KeepsFirstWeight(TextbookBatchNorm):
 class KeepsFirstBias(TextbookBatchNorm):
     """Copies the bias to the device at its first use, and never again."""
 
+    caught_by = "other weights and statistics between steps"
+
     copied: np.ndarray | None = None
 
     def affine(self, x_hat):
@@ -79,6 +86,8 @@ class KeepsFirstBias(TextbookBatchNorm):
 class BackwardKeepsFirstWeight(TextbookBatchNorm):
     """Goes backward with the weight of its first step."""
 
+    caught_by = "other weights and statistics between steps"
+
     copied: np.ndarray | None = None
 
     def scale(self, cache):
@@ -90,6 +99,8 @@ class BackwardKeepsFirstWeight(TextbookBatchNorm):
 
 class LoadsStatisticsOnce(TextbookBatchNorm):
     """Evaluates by statistics of its own, which what is loaded later never reaches."""
+
+    caught_by = "other weights and statistics between steps"
 
     own: tuple | None = None
 
@@ -107,6 +118,8 @@ class LoadsStatisticsOnce(TextbookBatchNorm):
 class MomentumDecays(TextbookBatchNorm):
     """Halves the momentum with every batch."""
 
+    caught_by = "three training steps"
+
     steps = 0
 
     def factor(self):
@@ -116,6 +129,8 @@ class MomentumDecays(TextbookBatchNorm):
 class UpdatesEveryOtherStep(TextbookBatchNorm):
     """Updates the running statistics in every other step, to save time."""
 
+    caught_by = "three training steps"
+
     def update(self, mean, var):
         if self.num_batches_tracked % 2:
             super().update(mean, var)
@@ -123,6 +138,8 @@ class UpdatesEveryOtherStep(TextbookBatchNorm):
 
 class StatisticsLag(TextbookBatchNorm):
     """Averages the batch before this one: a pipeline that is one step late."""
+
+    caught_by = "three training steps"
 
     waiting: tuple | None = None
 
@@ -134,6 +151,8 @@ class StatisticsLag(TextbookBatchNorm):
 class EvaluationDrifts(TextbookBatchNorm):
     """Updates the running statistics from the second evaluation in a row on."""
 
+    caught_by = "evaluation twice"
+
     evaluations = 0
 
     def tracks(self, training):
@@ -143,6 +162,8 @@ class EvaluationDrifts(TextbookBatchNorm):
 
 class EvaluatesByLastBatch(TextbookBatchNorm):
     """Evaluates by the statistics of the last training batch, if there was one."""
+
+    caught_by = "several steps, switching modes"
 
     last: tuple | None = None
 
@@ -156,6 +177,8 @@ class EvaluatesByLastBatch(TextbookBatchNorm):
 class ModeSticks(TextbookBatchNorm):
     """Normalises the first evaluation after training by the batch: the mode arrives a step late."""
 
+    caught_by = "several steps, switching modes"
+
     was_training = False
 
     def statistics(self, values, training):
@@ -166,6 +189,8 @@ class ModeSticks(TextbookBatchNorm):
 class BackwardModeSticks(TextbookBatchNorm):
     """Goes backward for ever as after its first forward pass."""
 
+    caught_by = "several steps, switching modes"
+
     mode: bool | None = None
 
     def remember(self, cache):
@@ -173,31 +198,10 @@ class BackwardModeSticks(TextbookBatchNorm):
         super().remember(cache._replace(by_batch=self.mode))
 
 
-class BiasGradientAccumulates(TextbookBatchNorm):
-    """Adds every bias gradient to the ones before, and none is ever cleared."""
-
-    accumulated: np.ndarray | float = 0.0
-
-    def bias_gradient(self, g):
-        self.accumulated = self.accumulated + super().bias_gradient(g)
-        return self.accumulated
-
-
-class InputGradientAccumulates(TextbookBatchNorm):
-    """Adds to a gradient of the same shape that it returned before: memory that is not cleared."""
-
-    before: np.ndarray | None = None
-
-    def input_gradient(self, g, cache):
-        grad = super().input_gradient(g, cache)
-        if self.before is not None and self.before.shape == grad.shape:
-            grad = grad + self.before
-        self.before = grad
-        return grad
-
-
 class CountsInBackward(TextbookBatchNorm):
     """Counts a batch in both passes."""
+
+    caught_by = "num_batches_tracked"
 
     def backward(self, grad_output):
         if self.cache.by_batch and self.running_mean is not None:
@@ -208,6 +212,8 @@ class CountsInBackward(TextbookBatchNorm):
 class CounterOfOneByte(TextbookBatchNorm):
     """Counts the batches modulo two: a flag where a number should be."""
 
+    caught_by = "three training steps"
+
     def count_batch(self, values):
         self.num_batches_tracked = (self.num_batches_tracked + 1) % 2
 
@@ -215,60 +221,18 @@ class CounterOfOneByte(TextbookBatchNorm):
 class UpdatesInBackward(TextbookBatchNorm):
     """Updates the running statistics in backward once more: the forward pass is computed anew."""
 
+    caught_by = "running statistics"
+
     def backward(self, grad_output):
         if self.cache.by_batch and self.running_mean is not None:
             self.update(self.cache.mean, self.cache.var)
         return super().backward(grad_output)
 
 
-class CacheOfAShape(TextbookBatchNorm):
-    """Keeps one cache for all layers that see batches of the same shape."""
-
-    caches: dict = {}  # noqa: RUF012 - it is the mistake
-
-    def remember(self, cache):
-        super().remember(cache)
-        self.shape = cache.x_hat.shape
-        self.caches[self.shape] = cache
-
-    def backward(self, grad_output):
-        self.cache = self.caches[self.shape]
-        return super().backward(grad_output)
-
-
-class ScratchOfAProcess(TextbookBatchNorm):
-    """Keeps the mean of the present call in a global place, which two threads share."""
-
-    scratch: dict = {}  # noqa: RUF012 - it is the mistake
-
-    def statistics(self, values, training):
-        mean, var = super().statistics(values, training)
-        self.scratch[self.num_features] = mean
-        if threading.active_count() > 1:
-            time.sleep(1e-3)  # as long as a large batch takes
-        return self.scratch[self.num_features], var
-
-
-class SecondBackwardDiffers(TextbookBatchNorm):
-    """Multiplies the cached x̂ by the gradient in place, to save memory."""
-
-    def input_gradient(self, g, cache):
-        grad = super().input_gradient(g, cache)
-        np.multiply(cache.x_hat, g, cache.x_hat)
-        return grad
-
-    def backward(self, grad_output):
-        g, cache = self.working(grad_output), self.cache
-        weight = bias = None
-        if self.weight is not None:
-            weight = self.weight_gradient(g, cache).astype(self.weight.dtype)
-        if self.bias is not None:
-            bias = self.bias_gradient(g).astype(self.bias.dtype)
-        return self.input_gradient(g, cache).astype(grad_output.dtype), weight, bias
-
-
 class FoldsInPlace(TextbookBatchNorm):
     """Folds 1 / sqrt(running_var + eps) into the weight itself at the first evaluation."""
+
+    caught_by = "evaluation twice"
 
     folded = False
 
