@@ -19,8 +19,8 @@ from typing import Any
 from benchmarks.machine import processor
 from benchmarks.wild_page import FINDINGS, TARGETS, Target, page
 
-EXAMPLES = 20  # of a behaviour; JAX compiles for each new shape
 SECONDS = 3600  # for a target
+CASE_SECONDS = 120  # compilers take their time on a machine with other load
 PACKAGES = {"haiku": "dm-haiku", "paddle": "paddlepaddle"}  # of modules of another name
 
 
@@ -31,7 +31,9 @@ def run(out: Path, quick: bool, threads: list[int]) -> None:
     for target in TARGETS:
         if installed(target):
             print(f"{target.title} ...", flush=True)
-            write(folder / target.file, check(target, 3 if quick else EXAMPLES))
+            write(
+                folder / target.file, check(target, 1 if quick else target.examples, folder / "jax")
+            )
     for program in sorted(FINDINGS.glob("*.py")):
         if (found := try_finding(program)) is not None:
             print(f"{program.stem}: {found['output'].splitlines()[-1:]}", flush=True)
@@ -40,11 +42,16 @@ def run(out: Path, quick: bool, threads: list[int]) -> None:
     print(f"written to {out}: wild.md, wild/")
 
 
-def check(target: Target, examples: int) -> dict[str, Any]:
-    """Return the report on a target, made in a process of its own, with what it was made with."""
-    command = [sys.executable, "-m", "npbn.testing", target.name]
-    command += ["--examples", str(examples), "--json"]
+def check(target: Target, examples: int, cache: Path) -> dict[str, Any]:
+    """Return the report on a target, made in a process of its own, with what it was made with.
+
+    What JAX compiles is kept in `cache` for the next time.
+    """
+    command = [sys.executable, "-m", "npbn.testing", target.name, "--examples", str(examples)]
+    command += ["--seconds", str(CASE_SECONDS), "--limit", str(SECONDS - 300), "--json"]
     settings = dict([target.settings.split("=")]) if target.settings else {}
+    settings |= {"JAX_COMPILATION_CACHE_DIR": str(cache.resolve())}
+    settings |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     about = {"version": version(target.package), "python": platform.python_version()}
     about |= {"examples": examples, "processor": processor()}
     try:

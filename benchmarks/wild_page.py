@@ -12,11 +12,12 @@ FINDINGS = Path(__file__).parent / "findings"
 
 
 class Target(NamedTuple):
-    """What is checked, the package that it is in, and the settings that it needs."""
+    """What is checked, the package that it is in, the settings that it needs, and how much."""
 
     name: str
     package: str
     settings: str = ""
+    examples: int = 20  # of a behaviour
 
     @property
     def title(self) -> str:
@@ -29,20 +30,21 @@ class Target(NamedTuple):
         return f"{self.name} {self.settings}".strip().replace(":", ".").replace(" ", "-") + ".json"
 
 
+FEW = 3  # examples where each new shape is compiled, half a second of a processor for XLA
 TARGETS = (
     *(Target(f"npbn:BatchNorm{rank}d", "npbn") for rank in (1, 2)),
     *(Target(f"torch.nn:BatchNorm{rank}d", "torch") for rank in (1, 2, 3)),
     Target("torch.nn:SyncBatchNorm", "torch"),
     Target("torch.nn.functional:batch_norm", "torch"),
-    Target("flax.linen:BatchNorm", "flax"),
-    Target("flax.nnx:BatchNorm", "flax"),
-    Target("haiku:BatchNorm", "dm-haiku"),
-    Target("equinox.nn:BatchNorm", "equinox"),
+    Target("flax.linen:BatchNorm", "flax", examples=FEW),
+    Target("flax.nnx:BatchNorm", "flax", examples=FEW),
+    Target("haiku:BatchNorm", "dm-haiku", examples=FEW),
+    Target("equinox.nn:BatchNorm", "equinox", examples=FEW),
     *(
-        Target("keras.layers:BatchNormalization", "keras", f"KERAS_BACKEND={backend}")
-        for backend in ("numpy", "torch", "jax")
+        Target("keras.layers:BatchNormalization", "keras", f"KERAS_BACKEND={backend}", examples)
+        for backend, examples in (("numpy", 20), ("torch", 20), ("jax", FEW))
     ),
-    Target("tinygrad.nn:BatchNorm", "tinygrad"),
+    Target("tinygrad.nn:BatchNorm", "tinygrad", examples=FEW),
     *(Target(f"paddle.nn:BatchNorm{rank}D", "paddlepaddle") for rank in (1, 2)),
     Target("mygrad.nnet.layers:batchnorm", "mygrad"),
     Target("onnxruntime:InferenceSession", "onnxruntime"),
@@ -152,7 +154,5 @@ def reproduce(target: Target, found: dict[str, Any]) -> str:
     """Return the commands that make a target's line."""
     install = "." if target.package == "npbn" else f"'{target.package}=={found['version']}'"
     settings = f"{target.settings} " if target.settings else ""
-    return (
-        f"- `pip install 'npbn[testing]' {install} && {settings}python -m npbn.testing "
-        f"{target.name} --examples {found['examples']}` (Python {found['python']})"
-    )
+    command = f"{settings}python -m npbn.testing {target.name} --examples {found['examples']}"
+    return f"- `pip install 'npbn[testing]' {install} && {command}` (Python {found['python']})"

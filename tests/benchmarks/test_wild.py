@@ -75,9 +75,9 @@ def test_every_finding_says_what_it_claims_and_what_came_of_it():
 
 
 @pytest.mark.process
-def test_npbn_itself_is_checked():
-    found = wild.check(wild.Target("npbn:BatchNorm1d", "npbn"), examples=1)
+def test_npbn_itself_is_checked(tmp_path):
+    found = wild.check(wild.Target("npbn:BatchNorm1d", "npbn"), 1, tmp_path)
     assert found["report"]["correct"], found
-    missing = wild.check(wild.Target("nowhere:BatchNorm", "npbn"), examples=1)
+    missing = wild.check(wild.Target("nowhere:BatchNorm", "npbn"), 1, tmp_path)
     assert "cannot import 'nowhere:BatchNorm'" in missing["problem"]
     assert sys.version.startswith(missing["python"])
