@@ -50,9 +50,7 @@ def batch_norm_node(model: onnx.ModelProto) -> onnx.NodeProto:
     return nodes[0]
 
 
-def filled(
-    model: onnx.ModelProto, setup: Setup, training: bool, x: np.ndarray
-) -> onnx.ModelProto:
+def filled(model: onnx.ModelProto, setup: Setup, training: bool, x: np.ndarray) -> onnx.ModelProto:
     """Return a copy of the model with the values of `setup`, for an input like `x`."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
