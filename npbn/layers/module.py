@@ -115,7 +115,7 @@ class Module(Stateful):
             y, cache = restoring(self._apply, x, False)
         else:
             y, cache = self._apply(x, False)
-        object.__setattr__(self, "_pending", (y.shape, y.dtype, cache, next(clock)))
+        self.__dict__["_pending"] = (y.shape, y.dtype, cache, next(clock))
         return y
 
     def predict(self, x: ArrayLike) -> np.ndarray:
@@ -185,7 +185,7 @@ class Module(Stateful):
                 f"{grad_output.dtype}"
             )
         grad_input = self._backward(grad_output, cache, input_grad)
-        object.__setattr__(self, "_pending", None)
+        self.__dict__["_pending"] = None
         return grad_input if input_grad else None
 
     def _check_unchanged(self, number: int) -> None:
