@@ -132,7 +132,11 @@ class Sequential(Container):
             return Sequential(dict(list(self._submodules())[index]))
         return self._layers()[index]
 
+    def _check_input(self, x: ArrayLike) -> None:
+        """Raise for an input that the network does not take; for subclasses."""
+
     def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, tuple[Any, ...]]:
+        self._check_input(x)
         caches = []
         for layer in self._layers():
             x, cache = layer._apply(x, predict)

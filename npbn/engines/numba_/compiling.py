@@ -1,6 +1,9 @@
 """How functions are compiled: without the GIL, and stored on disk where that is possible."""
 
+import hashlib
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -18,9 +21,21 @@ def compiled(function: F, fastmath: frozenset[str] = CONTRACT) -> F:
     """Compile a function for each combination of dtypes, at the first call with it."""
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
     try:
-        return cast(F, numba.njit(cache=True, **options)(function))
-    except RuntimeError:  # numba finds no folder to write to
+        kept = numba.njit(cache=True, **options)(function)
+        # numba checks only the file of the function, not those of the functions that it calls,
+        # which are compiled into it.
+        kept._cache._cache_file._source_stamp = _sources()
+    except (RuntimeError, AttributeError):  # no folder to write to, or another version of numba
         return cast(F, numba.njit(**options)(function))
+    return cast(F, kept)
+
+
+@lru_cache
+def _sources() -> str:
+    """Return a digest of all files with functions that are compiled."""
+    package = Path(__file__).parents[2]
+    files = [file for part in ("engines", "functional") for file in (package / part).rglob("*.py")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
 
 
 def any_order(function: F) -> F:
