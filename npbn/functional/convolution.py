@@ -83,7 +83,7 @@ def conv2d_forward(
 
     Notes
     -----
-    float16 is computed in float32. Error bound, in whatever order BLAS sums: (K + 1) eps / 2 ·
+    float16 is computed in float32. Error bound, for any order of summation: (K + 1) eps / 2 ·
     (Σ|w · x| + |b|) with K = C / groups · kh · kw terms, to first order in eps. N. Higham,
     "Accuracy and Stability of Numerical Algorithms", 2nd edition, 2002, section 3.1.
     """
