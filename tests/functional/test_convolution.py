@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from npbn.errors import DtypeError, ShapeError
 from npbn.functional import conv2d, conv2d_backward, conv2d_forward, convolution
-from npbn.functional.convolution import check_conv2d, check_options
+from npbn.functional.convolution_checks import check_conv2d, check_options
 
 # What torch says of an odd total of padding, and pytest would raise.
 pytestmark = [
