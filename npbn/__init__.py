@@ -37,7 +37,7 @@ from npbn.optim import SGD
 from npbn.population import update_batch_norm
 from npbn.training import Evaluation, evaluate, train_epoch, train_step
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CNN",
