@@ -59,6 +59,7 @@ def parse() -> argparse.Namespace:
 def run(options: argparse.Namespace) -> int:
     """Run the programs, one after the other."""
     for name in PROGRAMS if options.program is None else [options.program]:
+        print(f"{name}: results go to {options.out}")
         module = importlib.import_module(f"benchmarks.{name}")
         module.run(options.out, options.quick, options.threads)
     return 0
