@@ -154,8 +154,8 @@ def train(
     with tqdm(**steps, unit="step", leave=False, disable=quiet) as bar:
         for epoch in range(done + 1, options.epochs + 1):
             train_epoch(run, loader, steppers, reference, bar)
+            progress.save(run, epoch)  # first: what is shown is safe
             tqdm.write(mnist_report.epoch_line(run, epoch, len(data)))
-            progress.save(run, epoch)
     if run.gain is not None:
         print(mnist_report.gain_line(run))
     return run
