@@ -18,6 +18,7 @@ from npbn.errors import DataError
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 RESUME = "the same command with --resume goes on from here"
+slow = pytest.mark.slow
 # Of each program: its command, a line after which it works for long, and what it says when it is
 # interrupted.
 LONG = {
@@ -143,7 +144,10 @@ def test_interrupted_it_goes_on_as_it_says(tmp_path):
 
 @pytest.mark.process
 @needs_signals
-@pytest.mark.parametrize("program", ["mnist_compare", "lab", "benchmarks", "deploy"])
+@pytest.mark.parametrize(
+    "program",
+    ["mnist_compare", "benchmarks", *(pytest.param(p, marks=slow) for p in ("lab", "deploy"))],
+)
 def test_a_reader_that_has_enough_ends_it_without_a_word(program, tmp_path):
     arguments, *_ = LONG[program]
     if program == "lab":  # whose full scale says nothing for hours
@@ -171,7 +175,7 @@ def test_an_out_that_is_a_file_is_one_line(program, tmp_path):
 
 
 @pytest.mark.process
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("program", ["deploy", "lab"])
 def test_without_docstrings_it_does_its_work(program, tmp_path):
     """Python leaves them out with -OO, and with PYTHONOPTIMIZE=2."""
