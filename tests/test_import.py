@@ -19,33 +19,27 @@ FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.r
 PARTS = {Path(file).parts[0].removesuffix(".py") for file in FILES}
 
 # What a part may import of npbn, beside itself; "npbn" is the package from outside.
-PLAIN = {"errors", "arrays", "quoting"}  # which know of nothing else in npbn
-LAYERS = {*PLAIN, "rng", "functional", "layers"}  # which know no engine
+LAYERS = {"errors", "io", "rng", "functional", "layers"}  # which know no engine
 MAY_IMPORT = {
     "errors": set(),
-    "arrays": set(),
-    "quoting": set(),
+    "io": set(),
     "rng": set(),
     "engines": {"errors"},
     "functional": {"errors", "rng", "engines"},
     "init": {"errors", "rng"},
-    "layers": {*PLAIN, "rng", "functional", "init"},
+    "layers": {"errors", "io", "rng", "functional", "init"},
     "models": LAYERS,
     "population": LAYERS | {"ranks"},
     "ranks": {"errors"},
     "optim": {"errors", "layers", "engines"},
-    "data": {"errors", "rng", "checkpoint"},  # how a file is replaced
-    "config": LAYERS,
-    "rebuilding": LAYERS | {"config"},
-    "checkpoint": {*PLAIN, "config"},  # the description of a network goes into its file
-    "folding": LAYERS,
-    "onnx_export": LAYERS | {"checkpoint", "folding"},
+    "data": {"errors", "io", "rng"},
+    "deploy": LAYERS | {"checkpoint"},  # npbn's version goes into an ONNX model
+    "checkpoint": {"errors", "io", "deploy"},  # the description of a network goes into its file
     "training": LAYERS | {"optim", "ranks"},
     "distributed": LAYERS | {"data", "optim", "population", "training"},
     "torch_reference": LAYERS | {"ranks", "training"},
     "testing": {"errors", "npbn"},
-    "cli": {*PLAIN, "npbn", "checkpoint", "cli_inputs"},
-    "cli_inputs": {*PLAIN, "npbn", "checkpoint", "layers"},
+    "cli": {"errors", "io", "npbn", "checkpoint", "layers"},
     "__main__": {"cli"},
     "__init__": PARTS - {"torch_reference", "testing", "distributed"},
 }
@@ -54,7 +48,7 @@ MAY_IMPORT = {
 EXTRAS = {
     "engines/numba_": {"numba"},
     "torch_reference.py": {"torch", "torchvision"},
-    "onnx_export.py": {"onnx"},
+    "deploy/onnx_export.py": {"onnx"},
     "checkpoint/safetensors_file.py": {"safetensors"},
     "distributed/mpi.py": {"mpi4py"},
     "distributed/watch.py": {"mpi4py"},

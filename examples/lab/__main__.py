@@ -21,8 +21,8 @@ from time import monotonic
 import numpy as np
 
 import npbn
-from npbn.checkpoint.atomic import replace
 from npbn.errors import NpbnError
+from npbn.io.atomic import replace
 
 INSTALL = "pip install -e '.[lab]'"
 

@@ -15,8 +15,8 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from cli.test_cli import refused, run
 from processes import run_python
-from test_cli import refused, run
 
 import npbn
 from npbn.data import write_idx

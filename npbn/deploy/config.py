@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike
 from npbn import layers
 from npbn.errors import ConfigError, NpbnError
 from npbn.functional.windows import pair
+from npbn.io.quoting import printable, quoted
 from npbn.layers import Conv2d, Identity, Linear, Module, Parameter, Sequential
 from npbn.layers.batch_norm import BatchNorm
 from npbn.layers.plain import computes, float_dtypes
 from npbn.layers.state import check_shapes
-from npbn.quoting import printable, quoted
 from npbn.rng import generator
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from npbn import (
     Sequential,
     Sigmoid,
 )
+from npbn.deploy.folding import fold_batch_norm
 from npbn.errors import ConfigError
-from npbn.folding import fold_batch_norm
 
 # -- what cannot be folded ------------------------------------------------------------------
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npbn.arrays import as_array
-from npbn.config import arrays_of, checked_options, layer_of, sequential_of
+from npbn.deploy.config import arrays_of, checked_options, layer_of, sequential_of
 from npbn.errors import ConfigError
+from npbn.io.arrays import as_array
+from npbn.io.quoting import printable, quoted
 from npbn.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -25,7 +26,6 @@ from npbn.layers import (
     Sequential,
 )
 from npbn.layers.state import check_shapes
-from npbn.quoting import printable, quoted
 from npbn.rng import generator
 
 __all__ = ["from_state_dict"]

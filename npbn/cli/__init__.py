@@ -14,10 +14,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 import npbn
-from npbn import cli_inputs as inputs
 from npbn.checkpoint.parts import described
+from npbn.cli import inputs
 from npbn.errors import ConfigError, NpbnError
-from npbn.quoting import printable
+from npbn.io.quoting import printable
 
 DESCRIPTION = """\
 Look into files of networks, convert, fold, export and compare them, and predict.

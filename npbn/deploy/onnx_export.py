@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npbn.deploy.folding import fold_batch_norm
 from npbn.errors import ConfigError, NpbnError
-from npbn.folding import fold_batch_norm
 from npbn.functional.windows import pair
 from npbn.layers import (
     AdaptiveAvgPool2d,
@@ -77,7 +77,7 @@ def export_onnx(
         import onnx
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("export_onnx needs onnx: pip install 'npbn[onnx]'") from error
-    from npbn.checkpoint import atomic
+    from npbn.io import atomic
 
     model = _model(fold_batch_norm(net) if fold else net, input_shape)
     if input_shape is not None:

@@ -29,9 +29,9 @@ from npbn import (
     Sequential,
     Sigmoid,
 )
-from npbn.config import TYPES, from_config, to_config
+from npbn.deploy.config import TYPES, from_config, to_config
+from npbn.deploy.rebuilding import from_state_dict
 from npbn.errors import ConfigError, StateDictError
-from npbn.rebuilding import from_state_dict
 
 # -- drawing --------------------------------------------------------------------------------
 

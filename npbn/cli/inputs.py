@@ -15,9 +15,9 @@ import numpy as np
 import npbn
 from npbn.checkpoint.parts import states_within
 from npbn.errors import ConfigError, DataError, StateDictError
+from npbn.io.quoting import printable
 from npbn.layers.plain import float_dtypes
 from npbn.layers.state import WRAPPERS
-from npbn.quoting import printable
 
 _ANY_SHAPE = (npbn.Sequential, npbn.ReLU, npbn.Sigmoid, npbn.Identity, npbn.Dropout)
 _OF_IMAGES = (npbn.Conv2d, npbn.BatchNorm2d)
