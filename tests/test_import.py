@@ -7,6 +7,7 @@ import ast
 import importlib
 import sys
 from collections import defaultdict
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -19,29 +20,29 @@ FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.r
 PARTS = {Path(file).parts[0].removesuffix(".py") for file in FILES}
 
 # What a part may import of npbn, beside itself; "npbn" is the package from outside.
-LAYERS = {"errors", "io", "rng", "functional", "layers"}  # which know no engine
+PLAIN = {"arguments", "errors", "io", "version"}  # which know of nothing else in npbn
+LAYERS = {*PLAIN, "rng", "functional", "layers"}  # which know no engine
 MAY_IMPORT = {
-    "errors": set(),
-    "io": set(),
+    **dict.fromkeys(PLAIN, frozenset()),
     "rng": set(),
     "engines": {"errors"},
-    "functional": {"errors", "rng", "engines"},
+    "functional": {"arguments", "errors", "rng", "engines"},
     "init": {"errors", "rng"},
-    "layers": {"errors", "io", "rng", "functional", "init"},
+    "layers": {*PLAIN, "rng", "functional", "init"},
     "models": LAYERS,
     "population": LAYERS | {"ranks"},
     "ranks": {"errors"},
-    "optim": {"errors", "layers", "engines"},
-    "data": {"errors", "io", "rng"},
-    "deploy": LAYERS | {"checkpoint"},  # npbn's version goes into an ONNX model
-    "checkpoint": {"errors", "io", "deploy"},  # the description of a network goes into its file
+    "optim": {"arguments", "errors", "layers", "engines"},
+    "data": {*PLAIN, "rng"},
+    "deploy": LAYERS,
+    "checkpoint": {*PLAIN, "deploy"},  # the description of a network goes into its file
     "training": LAYERS | {"optim", "ranks"},
     "distributed": LAYERS | {"data", "optim", "population", "training"},
     "torch_reference": LAYERS | {"ranks", "training"},
     "testing": {"errors", "npbn"},
-    "cli": {"errors", "io", "npbn", "checkpoint", "layers"},
+    "cli": {*PLAIN, "npbn", "checkpoint", "layers"},
     "__main__": {"cli"},
-    "__init__": PARTS - {"torch_reference", "testing", "distributed"},
+    "__init__": PARTS - {"__init__", "__main__", "cli", "torch_reference"},  # two when first used
 }
 
 # The packages, beside NumPy, that a part may import; all of them extras, none by `import npbn`.
@@ -82,10 +83,12 @@ def test_import_loads_nothing_beyond_numpy_and_the_standard_library():
         "import sys, numpy.random\n"  # some modules of NumPy are not below its name
         "before = set(sys.modules)\n"
         "import npbn\n"
-        "names = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "loaded = set(sys.modules) - before\n"
+        "names = {name.partition('.')[0] for name in loaded}\n"
         "print(*sorted(names - sys.stdlib_module_names - {'numpy'}))\n"
+        "print(*loaded & {'npbn.testing', 'npbn.distributed', 'npbn.torch_reference'})\n"
     )
-    assert run_python("-W", "error", "-c", program) == (0, "npbn\n", "")
+    assert run_python("-W", "error", "-c", program) == (0, "npbn\n\n", "")
 
 
 def test_other_packages_are_imported_where_they_are_named_and_there_they_are():
@@ -117,6 +120,11 @@ def test_every_part_imports_only_what_is_below_it():
                 wrong.append(f"{file} imports {name}")
     assert wrong == []
     assert set(MAY_IMPORT) == PARTS
+
+
+def test_the_arrows_go_one_way():
+    below = {part: set(targets) - {"npbn"} for part, targets in MAY_IMPORT.items()}
+    TopologicalSorter(below).prepare()  # which raises CycleError
 
 
 def test_no_layer_chooses_an_engine():
