@@ -1,69 +1,110 @@
-"""Networks as plain data, out and in."""
+"""Networks as plain data: to_config describes one, from_config builds it."""
 
 from __future__ import annotations  # np.random, named in hints, takes 20 ms to load
 
 from collections.abc import Iterator, Mapping
-from functools import cache
-from types import NoneType
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npbn import layers
-from npbn.errors import ConfigError, NpbnError
-from npbn.functional.windows import pair
+from npbn.deploy.layer_arguments import (
+    TYPES,
+    Shapes,
+    arguments_of,
+    checked_arguments,
+    make_layer,
+    shapes_of,
+)
+from npbn.errors import ConfigError
 from npbn.io.quoting import printable, quoted
-from npbn.layers import Conv2d, Identity, Linear, Module, ModuleList, Parameter, Sequential
-from npbn.layers.batch_norm import BatchNorm
-from npbn.layers.plain import computes, float_dtypes
+from npbn.layers import Module, Parameter, Sequential
+from npbn.layers.plain import computes
 from npbn.layers.state import check_shapes
 from npbn.rng import generator
 
-if TYPE_CHECKING:
-    import inspect
-
 __all__ = ["from_config", "to_config"]
 
-# What a description may name: every layer there is, but for bases, losses and containers.
-TYPES = {
-    kind.__name__: kind
-    for kind in (getattr(layers, name) for name in layers.__all__)
-    if issubclass(kind, Module) and kind not in (Module, ModuleList, Sequential)
-}
-
-Shapes = dict[str, tuple[int, ...]]
+# -- describing -----------------------------------------------------------------------------
 
 
 def to_config(net: Module) -> dict[str, Any]:
     """Describe a network as plain data: dicts, lists, strings, numbers, True, False and None.
 
-    The architecture alone: parameters, statistics, modes, what is frozen and the state of
-    generators are not in it. Of subclasses of Sequential, such as :class:`npbn.MLP`, it is the
-    layers that are described.
+    The description holds the layers and their arguments. It does not hold parameters, statistics,
+    modes, what is frozen, or the state of generators. A subclass of Sequential such as
+    :class:`npbn.MLP` is described as a Sequential of its layers.
+
+    Only chains can be described, folded (:func:`npbn.fold_batch_norm`) and exported
+    (:func:`npbn.export_onnx`): a module that does anything but run its layers one after another,
+    such as a residual block that adds its input, is refused.
 
     Parameters
     ----------
     net : Module
-        A layer of npbn's, or a Sequential of such, nested or not.
+        A layer of npbn, or a Sequential of them, nested or not.
+
+    Returns
+    -------
+    dict
+        ``json.dumps`` accepts it.
 
     Raises
     ------
     ConfigError
-        On a layer that is not npbn's (or a Sequential that runs its layers in a way of its own),
-        on a layer or a Parameter that occurs twice, and on arrays that no layer of npbn's is made
-        with, such as a bias beside a weight that was set to None.
+        On a layer that is not npbn's, a Sequential that runs its layers in another way, a layer or
+        a Parameter that occurs twice, and arrays that no arguments give, such as a bias where the
+        weight was set to None.
+
+    See Also
+    --------
+    npbn.from_config : The inverse.
+    npbn.from_state_dict : Builds some networks without a description.
 
     Examples
     --------
+    >>> import json
     >>> from npbn import Linear, ReLU
-    >>> to_config(Sequential(Linear(2, 3), ReLU()))["layers"]["1"]
-    {'type': 'ReLU'}
     >>> to_config(Linear(2, 3))
     {'type': 'Linear', 'in_features': 2, 'out_features': 3, 'bias': True, 'dtype': 'float32'}
+
+    A network that was trained in torch, ``torch.save(model.state_dict(), "model.pt")``, needs a
+    description too, since a ``state_dict`` does not list its layers. Write them as a Sequential, in
+    the order in which ``model.forward`` runs them and under the names of the model's attributes:
+
+    >>> net = Sequential(fc1=Linear(784, 256), relu=ReLU(), fc2=Linear(256, 10))
+    >>> text = json.dumps(to_config(net), indent=2)     # write it to config.json
+
+    Then ``npbn fold model.pt folded.npz --config config.json`` works on the command line, and in
+    Python, without torch:
+
+    >>> state = net.state_dict()                        # or npbn.load("model.pt")
+    >>> from_config(json.loads(text), state=state)
+    Sequential(
+      (fc1): Linear(in_features=784, out_features=256, bias=True)
+      (relu): ReLU()
+      (fc2): Linear(in_features=256, out_features=10, bias=True)
+    )
     """
     if not isinstance(net, Module):
         raise ConfigError(f"to_config: expected a Module, got {type(net).__name__}")
+    _check_nothing_is_shared(net)
+    try:
+        config = _describe(net, "")
+        expected = state_shapes(config)
+    except RecursionError:
+        raise ConfigError("to_config: the network is nested too deeply") from None
+    found = {key: array.shape for key, array in net._state()}
+    for key in dict.fromkeys([*expected, *found]):
+        if found.get(key) != expected.get(key):
+            raise ConfigError(
+                f"to_config: {key!r} is {found.get(key, 'no array')}, but a layer made with these "
+                f"arguments has {expected.get(key, 'no array')}"
+            )
+    return config
+
+
+def _check_nothing_is_shared(net: Module) -> None:
     names: dict[int, str] = {}
     for path, module in net.named_modules(remove_duplicate=False):
         own = ((f"{path}.{name}", parameter) for name, parameter in module._own(Parameter))
@@ -71,75 +112,25 @@ def to_config(net: Module) -> dict[str, Any]:
             if names.setdefault(id(thing), name) != name:
                 raise ConfigError(
                     f"to_config: {names[id(thing)]!r} and {name!r} are the same "
-                    f"{type(thing).__name__}, which a description cannot say"
+                    f"{type(thing).__name__}, and a description cannot express that"
                 )
-    try:
-        config = _described(net, "")
-        expected = state_shapes(config)
-    except RecursionError:
-        raise ConfigError("to_config: the network is nested too deeply") from None
-    shapes = {key: array.shape for key, array in net._state()}
-    for key in dict.fromkeys([*expected, *shapes]):
-        came, made = shapes.get(key, "no array"), expected.get(key, "no array")
-        if came != made:
-            raise ConfigError(
-                f"to_config: {key!r} is {came}, where a layer of such arguments has {made}"
-            )
-    return config
 
 
-def _described(module: Module, path: str) -> dict[str, Any]:
+def _describe(module: Module, path: str) -> dict[str, Any]:
     if computes(module, Sequential):
-        parts = {name: _described(m, f"{path}{name}.") for name, m in module.named_children()}
+        parts = {name: _describe(m, f"{path}{name}.") for name, m in module.named_children()}
         return {"type": "Sequential", "layers": parts}
-    # A layer that works for several processes is, without them, the one it was made from.
-    kind = getattr(module, "described_as", type(module))
+    # A layer for several processes is described as the layer for one that it was made from.
+    kind: type[Module] = getattr(module, "described_as", type(module))
     if TYPES.get(kind.__name__) is not kind or not computes(module, type(module)):
         raise ConfigError(
-            f"to_config: expected layers of npbn's, got {kind.__name__}"
+            f"to_config: expected layers of npbn, got {kind.__name__}"
             f"{f' as {path[:-1]!r}' if path else ''}"
         )
-    return {"type": kind.__name__, **{name: _value(module, name) for name in _options(kind)}}
+    return {"type": kind.__name__, **arguments_of(module, kind)}
 
 
-@cache  # a file may describe any number of layers
-def _signature(kind: type[Module]) -> inspect.Signature:
-    import inspect  # takes 8 ms to load, which `import npbn` need not
-
-    return inspect.signature(kind)
-
-
-@cache
-def _hints(kind: type[Module]) -> dict[str, Any]:
-    return {**get_type_hints(kind.__init__), "dtype": str}
-
-
-def _options(kind: type[Module]) -> list[str]:
-    """Return the names of a layer's arguments, but for its generator."""
-    if kind is Identity:  # takes anything and means nothing by it
-        return []
-    return [name for name in _signature(kind).parameters if name != "rng"]
-
-
-def _value(module: Module, name: str) -> Any:
-    """Return what an argument would be now: arrays may have been taken away since."""
-    match name:
-        case "dtype":
-            return str(next(iter(float_dtypes(module)), "float32"))
-        case "bias":
-            return module.bias is not None
-        case "affine":
-            return module.weight is not None
-        case "track_running_stats":
-            return module.running_mean is not None
-    return _plain(getattr(module, name))
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON has for tuples and for NumPy's numbers."""
-    if isinstance(value, tuple | list):
-        return [_plain(part) for part in value]
-    return value.item() if isinstance(value, np.generic) else value
+# -- building -------------------------------------------------------------------------------
 
 
 def from_config(
@@ -148,24 +139,29 @@ def from_config(
     state: Mapping[str, ArrayLike] | None = None,
     rng: np.random.Generator | None = None,
 ) -> Module:
-    """Build the network that :func:`to_config` described, its parameters drawn anew.
+    """Build the network that :func:`to_config` described, with newly drawn parameters.
 
     Parameters
     ----------
     config : mapping
-        As from JSON: lists stand for tuples too.
+        As from JSON: lists may stand for tuples.
     state : mapping of key to array_like, optional
-        The ``state_dict`` to load into it. Its shapes are compared first, so that what a file
-        describes is not made where it does not hold the arrays.
+        A ``state_dict`` to load into it. Its shapes are compared before anything is allocated, so
+        a small file that describes a huge network is refused.
     rng : numpy.random.Generator, optional
-        Source of the initial values, and what every Dropout draws from.
+        Source of the initial values, and the generator of every Dropout.
+
+    Returns
+    -------
+    Module
+        In training mode.
 
     Raises
     ------
     ConfigError
         If it describes no network; the message names the layer.
     StateDictError
-        If the state is not that network's.
+        If the state does not fit the network.
 
     Examples
     --------
@@ -177,9 +173,9 @@ def from_config(
     """
     try:
         if state is None:
-            return _built(config, "", generator(rng))
+            return _build(config, "", generator(rng))
         check_shapes("from_config", state_shapes(config), state)
-        net = _built(config, "", generator(rng))
+        net = _build(config, "", generator(rng))
     except RecursionError:
         raise ConfigError("from_config: the network is nested too deeply") from None
     net.load_state_dict(state)
@@ -187,29 +183,29 @@ def from_config(
 
 
 def state_shapes(config: Mapping[str, Any]) -> Shapes:
-    """Return keys and shapes of a described network's ``state_dict``, making no array."""
+    """Return keys and shapes of the ``state_dict`` of a described network, making no array."""
     return dict(_shapes(config, ""))
 
 
 def _shapes(config: Any, path: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-    where, kind, options = _taken(config, path)
+    where, kind, options = _parse(config, path)
     if kind is Sequential:
         for name, part in options.items():
             yield from _shapes(part, f"{path}{name}.")
     else:
-        yield from arrays_of(kind, checked_options(kind, options, where), where, path).items()
+        yield from shapes_of(kind, checked_arguments(kind, options, where), where, path).items()
 
 
-def _built(config: Any, path: str, rng: np.random.Generator) -> Module:
-    where, kind, options = _taken(config, path)
+def _build(config: Any, path: str, rng: np.random.Generator) -> Module:
+    where, kind, options = _parse(config, path)
     if kind is Sequential:
-        built = {name: _built(m, f"{path}{name}.", rng) for name, m in options.items()}
-        return sequential_of(built, where)
-    return layer_of(kind, checked_options(kind, options, where), where, rng)
+        built = {name: _build(part, f"{path}{name}.", rng) for name, part in options.items()}
+        return make_sequential(built, where)
+    return make_layer(kind, checked_arguments(kind, options, where), where, rng)
 
 
-def _taken(config: Any, path: str) -> tuple[str, type[Module], Mapping[str, Any]]:
-    """Return where a description stands, the class, and its arguments or a Sequential's layers."""
+def _parse(config: Any, path: str) -> tuple[str, type[Module], Mapping[str, Any]]:
+    """Return how messages name a layer, its class, and its arguments or a Sequential's layers."""
     where = f"from_config{f': {printable(path[:-1])}' if path else ''}"
     if not isinstance(config, Mapping) or not isinstance(config.get("type"), str):
         raise ConfigError(f"{where}: expected a mapping with a 'type', got {quoted(config)}")
@@ -227,80 +223,9 @@ def _taken(config: Any, path: str) -> tuple[str, type[Module], Mapping[str, Any]
     return where, kind, options
 
 
-def sequential_of(parts: Mapping[str, Module], where: str) -> Sequential:
-    """Return the layers as a Sequential, or raise ConfigError."""
+def make_sequential(parts: Mapping[str, Module], where: str) -> Sequential:
+    """Return a Sequential of these layers, or raise ConfigError."""
     try:
         return Sequential(parts)
-    except KeyError as error:  # a name that cannot be
-        raise ConfigError(f"{where}: {printable(error.args[0])}") from error
-
-
-def checked_options(kind: type[Module], options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return a layer's arguments as Python has them, or raise ConfigError.
-
-    Of those that layers take on trust the types are compared with the hints of the constructor.
-    """
-    known = _options(kind)
-    unknown = [name for name in options if name not in known]
-    if unknown:
-        raise ConfigError(
-            f"{where}: {kind.__name__} takes no {', '.join(map(quoted, unknown[:5]))}"
-        )
-    hints = _hints(kind)
-    options = {name: _plain(value) for name, value in options.items()}
-    for name, value in options.items():
-        if type(value) not in _accepted(hints[name], value):
-            hint = str(hints[name]) if get_args(hints[name]) else hints[name].__name__
-            raise ConfigError(
-                f"{where}: {kind.__name__} takes {name} as {hint}, got {quoted(value)}"
-            )
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-
-
-def _accepted(hint: Any, value: Any) -> tuple[type, ...]:
-    """Return the types that a hint allows; of one with tuples in it, which layers check, any."""
-    kinds = get_args(hint) or (hint,)
-    if not all(kind in (bool, int, float, str, NoneType) for kind in kinds):
-        return (type(value),)
-    return (*kinds, int) if float in kinds else kinds
-
-
-def layer_of(
-    kind: type[Module], options: Mapping[str, Any], where: str, rng: np.random.Generator
-) -> Module:
-    """Return a layer of arguments that have been checked, or raise ConfigError."""
-    draws = {"rng": rng} if "rng" in _signature(kind).parameters else {}
-    try:
-        return kind(**options, **draws)
-    except (NpbnError, TypeError, ValueError, OverflowError, MemoryError) as error:
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def arrays_of(kind: type[Module], options: Mapping[str, Any], where: str, path: str) -> Shapes:
-    """Return keys and shapes of a layer's arrays, which its arguments tell."""
-    try:
-        bound = _signature(kind).bind(**options)
-        bound.apply_defaults()
-        shapes = _arrays_of(kind, bound.arguments)
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise ConfigError(f"{where}: {error}") from error
-    return {f"{path}{name}": shape for name, shape in shapes.items()}
-
-
-def _arrays_of(kind: type[Module], told: Mapping[str, Any]) -> Shapes:
-    shapes: Shapes = {}
-    if issubclass(kind, Linear):
-        shapes["weight"] = (told["out_features"], told["in_features"])
-    elif issubclass(kind, Conv2d):
-        kernel = pair(kind.__name__, "kernel_size", told["kernel_size"], 1)
-        inputs = told["in_channels"] // told["groups"]
-        shapes["weight"] = (told["out_channels"], inputs, *kernel)
-    elif issubclass(kind, BatchNorm):
-        features = (told["num_features"],)
-        if told.get("affine", True):
-            shapes["weight"] = features
-        if told.get("track_running_stats", True):
-            shapes |= {"running_mean": features, "running_var": features, "num_batches_tracked": ()}
-    if "weight" in shapes and told["bias"]:
-        shapes["bias"] = shapes["weight"][:1]
-    return shapes
+    except (KeyError, TypeError) as error:  # a name that is not allowed
+        raise ConfigError(f"{where}: {printable(str(error.args[0]))}") from error

@@ -1,4 +1,4 @@
-"""Networks rebuilt from a state_dict, as far as the names and shapes in it tell."""
+"""Networks rebuilt from the names and shapes in a state_dict, where these determine the layers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npbn.deploy.config import arrays_of, checked_options, layer_of, sequential_of
+from npbn.deploy.config import make_sequential
+from npbn.deploy.layer_arguments import checked_arguments, make_layer, shapes_of
 from npbn.errors import ConfigError
 from npbn.io.arrays import as_array
 from npbn.io.quoting import printable, quoted
@@ -30,36 +31,48 @@ from npbn.rng import generator
 
 __all__ = ["from_state_dict"]
 
+Arrays = dict[str, np.ndarray]
+
 
 def from_state_dict(
     state: Mapping[str, ArrayLike], layers: Mapping[str, Any] | None = None
 ) -> Sequential:
-    """Rebuild a Sequential from the names and shapes in a state_dict, and load that.
+    """Rebuild a Sequential from the names and shapes in a state_dict, and load the state.
 
-    A two-dimensional weight is a Linear's, a four-dimensional one a Conv2d's, and one beside a
-    `running_mean` a BatchNorm's, of images after a convolution or pooling. What shapes do not
-    tell has to be said in `layers`: where layers without parameters stand (ReLU, pooling, ...),
-    and stride, padding, dilation and groups of a convolution.
+    A 2-D weight is a Linear's and a 4-D weight a Conv2d's. A weight beside a `running_mean` is a
+    BatchNorm2d's after a convolution or pooling, else a BatchNorm1d's. `layers` has to give what
+    shapes do not determine: where layers without parameters are (ReLU, pooling, ...), and stride,
+    padding, dilation and groups of each convolution.
 
-    What a state_dict shows no trace of cannot be asked for, and is taken to be as usual: nothing
-    follows the last layer that has arrays, and BatchNorm has torch's eps, 1e-5, and momentum, 0.1.
-    Say it in `layers` where that is not so.
+    Some things leave no trace in a state_dict, so that their absence cannot be detected: layers
+    after the last one with arrays, and BatchNorm's eps and momentum, which become torch's
+    defaults, 1e-5 and 0.1. Give them in `layers` where they differ.
 
     Parameters
     ----------
     state : mapping of key to array_like
+        For example from :func:`npbn.load`.
     layers : mapping of name to Module, dict or None, optional
-        Every layer by name, in order: a Module, which becomes part of the network, for those that
-        have no parameters; else a dict of arguments that the shapes do not tell, or None for no
-        such. Needed unless the layers are numbered, as torch's Sequential does, without a gap, and
-        none is a convolution.
+        All layers by name, in order. A Module, for a layer without parameters, becomes part of
+        the network. A dict gives arguments that the shapes do not determine; None stands for no
+        such arguments. May be left out if the layers are numbered without a gap, as by torch's
+        Sequential, and none is a convolution.
+
+    Returns
+    -------
+    Sequential
+        In training mode.
 
     Raises
     ------
     ConfigError
-        Says what it needs to be told.
+        If something is not determined; the message says what `layers` has to give.
     StateDictError
-        If arrays of a layer are missing, superfluous or of another shape than its others say.
+        If arrays of a layer are missing, superfluous, or of shapes that do not fit together.
+
+    See Also
+    --------
+    npbn.from_config : Builds any network that can be described.
 
     Examples
     --------
@@ -72,7 +85,25 @@ def from_state_dict(
       (fc2): Linear(in_features=3, out_features=2, bias=True)
     )
     """
-    groups: dict[str, dict[str, np.ndarray]] = {}
+    groups = _by_layer(state)
+    given = _numbered(groups) if layers is None else layers
+    missing = [name for name in groups if name not in given]
+    if missing:
+        raise ConfigError(f"from_state_dict: layers does not contain {_first_few(missing)}")
+    built: dict[str, Module] = {}
+    for name, layer in given.items():
+        if isinstance(layer, Module):
+            built[name] = layer
+        else:
+            built[name] = _rebuild(name, groups.get(name, {}), layer, built)
+    net = make_sequential(built, "from_state_dict")
+    net.load_state_dict(state)
+    return net
+
+
+def _by_layer(state: Mapping[str, ArrayLike]) -> dict[str, Arrays]:
+    """Return the arrays of each layer by their last names."""
+    groups: dict[str, Arrays] = {}
     for key, value in state.items():
         name, _, last = str(key).rpartition(".")
         groups.setdefault(name, {})[last] = _array(key, value)
@@ -82,22 +113,10 @@ def from_state_dict(
     nested = [name for name in groups if "." in name]
     if nested:
         raise ConfigError(
-            f"from_state_dict: {quoted(nested[0])} is a layer of a layer: build that network by "
-            "from_config"
+            f"from_state_dict: {quoted(nested[0])} is a layer within a layer: build that network "
+            "with from_config"
         )
-    told = _numbered(groups) if layers is None else layers
-    missing = [name for name in groups if name not in told]
-    if missing:
-        raise ConfigError(f"from_state_dict: layers says nothing of {_listed(missing)}")
-    built: dict[str, Module] = {}
-    for name, said in told.items():
-        if isinstance(said, Module):
-            built[name] = said
-        else:
-            built[name] = _shaped(name, groups.get(name, {}), said, built)
-    net = sequential_of(built, "from_state_dict")
-    net.load_state_dict(state)
-    return net
+    return groups
 
 
 def _array(key: str, value: ArrayLike) -> np.ndarray:
@@ -107,18 +126,18 @@ def _array(key: str, value: ArrayLike) -> np.ndarray:
         raise ConfigError(f"from_state_dict: {printable(str(key))}: {error}") from error
 
 
-def _listed(names: Iterable[str]) -> str:
-    """Return the first few of these names, however many and long they are."""
+def _first_few(names: Iterable[str]) -> str:
+    """Return the first ten of these names, each cut if it is long."""
     first = list(islice(names, 11))
     return ", ".join([printable(name) for name in first[:10]] + ["..."] * (len(first) > 10))
 
 
 def _numbered(groups: Mapping[str, Any]) -> dict[str, None]:
-    """Return the names in order, if nothing can stand between them."""
+    """Return the names in order, if they are numbers without a gap."""
     if not all(name.isdecimal() and len(name) < 10 for name in groups):
         raise ConfigError(
-            f"from_state_dict: the names {_listed(groups)} do not tell where layers without "
-            "parameters stand; pass layers={name: None or Module, ...} with all in order, "
+            f"from_state_dict: the names {_first_few(groups)} do not show where layers without "
+            "parameters are; pass layers={name: None or Module, ...} with all in order, "
             "such as layers={'fc1': None, 'relu': npbn.ReLU(), 'fc2': None}"
         )
     numbers = set(map(int, groups))
@@ -126,74 +145,79 @@ def _numbered(groups: Mapping[str, Any]) -> dict[str, None]:
     gaps = list(islice((str(n) for n in range(max(numbers)) if n not in numbers), 11))
     if gaps:
         raise ConfigError(
-            f"from_state_dict: layer {_listed(gaps)} has no parameters: what is it? Pass "
+            f"from_state_dict: layer {_first_few(gaps)} has no parameters; pass "
             f"layers={{..., {gaps[0]!r}: npbn.ReLU(), ...}} with all in order, None for the others"
         )
     return dict.fromkeys(map(str, sorted(numbers)))
 
 
-def _shaped(
-    name: str,
-    arrays: Mapping[str, np.ndarray],
-    said: Mapping[str, Any] | None,
-    before: Mapping[str, Module],
+def _rebuild(
+    name: str, arrays: Arrays, given: Mapping[str, Any] | None, before: Mapping[str, Module]
 ) -> Module:
-    """Return the layer that the shapes under a name belong to."""
+    """Return the layer that has these arrays."""
     where = f"from_state_dict: {printable(name)}"
-    if not isinstance(said, Mapping | None):
-        raise ConfigError(f"{where}: expected a Module, a dict or None in layers, got {said!r}")
-    options = dict(said or {})
-    weight, bias = arrays.get("weight"), "bias" in arrays
-    rank = 0 if weight is None else weight.ndim
-    kind: type[Module]
+    if not isinstance(given, Mapping | None):
+        raise ConfigError(f"{where}: expected a Module, a dict or None in layers, got {given!r}")
     if "running_mean" in arrays:
-        kind = _kind_of_batch_norm(before, where)
-        found = {
-            "num_features": arrays["running_mean"].size,
-            "affine": weight is not None,
-            "bias": bias,
-        }
-    elif rank == 2:
-        kind = Linear
-        found = {"in_features": weight.shape[1], "out_features": len(weight), "bias": bias}
-    elif rank == 4:
-        kind = Conv2d
-        if said is None:
+        kind, arguments = _batch_norm(arrays, before, where)
+    elif "weight" in arrays and arrays["weight"].ndim == 2:
+        kind, arguments = Linear, _linear(arrays)
+    elif "weight" in arrays and arrays["weight"].ndim == 4:
+        if given is None:
             raise ConfigError(
-                f"{where}: the shape of a convolution does not tell stride, padding, dilation and "
-                f"groups; pass them, layers={{..., {name!r}: {{'stride': 1, 'padding': 1}}, ...}}"
+                f"{where}: the shape of a convolution does not determine stride, padding, "
+                "dilation and groups; pass them, "
+                f"layers={{..., {name!r}: {{'stride': 1, 'padding': 1}}, ...}}"
             )
-        groups_said = options.get("groups", 1)
-        found = {
-            # Of wrong groups Conv2d will tell.
-            "in_channels": weight.shape[1] * (groups_said if type(groups_said) is int else 1),
-            "out_channels": len(weight),
-            "kernel_size": weight.shape[2:],
-            "bias": bias,
-        }
+        kind, arguments = Conv2d, _convolution(arrays, given)
     else:
         shapes = {key: array.shape for key, array in arrays.items()}
         raise ConfigError(
             f"{where}: expected the arrays of a Linear, BatchNorm or Conv2d, got {shapes or 'none'}"
             "; pass it as a Module"
         )
-    some = arrays["running_mean"] if weight is None else weight
-    options = {**found, "dtype": str(some.dtype), **options}
-    options = checked_options(kind, options, where)
-    shapes = arrays_of(kind, options, where, f"{name}.")
-    check_shapes(
-        "from_state_dict", shapes, {f"{name}.{key}": array for key, array in arrays.items()}
-    )
-    return layer_of(kind, options, where, generator(None))
+    dtype = arrays.get("weight", arrays.get("running_mean", np.empty(0))).dtype
+    arguments = {**arguments, "dtype": str(dtype), **(given or {})}
+    arguments = checked_arguments(kind, arguments, where)
+    expected = shapes_of(kind, arguments, where, f"{name}.")
+    found = {f"{name}.{key}": array for key, array in arrays.items()}
+    check_shapes("from_state_dict", expected, found)
+    return make_layer(kind, arguments, where, generator(None))
 
 
-def _kind_of_batch_norm(before: Mapping[str, Module], where: str) -> type[Module]:
-    """Return the BatchNorm for what the nearest layer before it that tells a rank gives."""
-    for layer in reversed(before.values()):
+def _batch_norm(
+    arrays: Arrays, before: Mapping[str, Module], where: str
+) -> tuple[type[Module], dict[str, Any]]:
+    return _batch_norm_after(before, where), {
+        "num_features": arrays["running_mean"].size,
+        "affine": "weight" in arrays,
+        "bias": "bias" in arrays,
+    }
+
+
+def _batch_norm_after(before: Mapping[str, Module], where: str) -> type[Module]:
+    """Return the BatchNorm for the output of the nearest layer before it that has a fixed rank."""
+    for layer in reversed(list(before.values())):
         if isinstance(layer, Conv2d | MaxPool2d | AvgPool2d | AdaptiveAvgPool2d | BatchNorm2d):
             return BatchNorm2d
         if isinstance(layer, Linear | Flatten | BatchNorm1d):
             return BatchNorm1d
     raise ConfigError(
-        f"{where}: no layer before this BatchNorm tells the rank of its input; pass it as a Module"
+        f"{where}: no layer before this BatchNorm shows the rank of its input; pass it as a Module"
     )
+
+
+def _linear(arrays: Arrays) -> dict[str, Any]:
+    out_features, in_features = arrays["weight"].shape
+    return {"in_features": in_features, "out_features": out_features, "bias": "bias" in arrays}
+
+
+def _convolution(arrays: Arrays, given: Mapping[str, Any]) -> dict[str, Any]:
+    out_channels, inputs, *kernel_size = arrays["weight"].shape
+    groups = given.get("groups", 1)
+    return {
+        "in_channels": inputs * (groups if type(groups) is int else 1),  # Conv2d refuses others
+        "out_channels": out_channels,
+        "kernel_size": tuple(kernel_size),
+        "bias": "bias" in arrays,
+    }
