@@ -50,6 +50,7 @@ EXTRAS = {
     "engines/numba_": {"numba"},
     "torch_reference.py": {"torch", "torchvision"},
     "deploy/onnx_export.py": {"onnx"},
+    "deploy/onnx_operators.py": {"onnx"},
     "checkpoint/safetensors_file.py": {"safetensors"},
     "distributed/mpi.py": {"mpi4py"},
     "distributed/watch.py": {"mpi4py"},
