@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from processes import needs_signals, run_python
 
-from npbn.checkpoint import atomic, load, save
+from npbn.checkpoint import load, save
 from npbn.errors import CheckpointError
+from npbn.io import atomic
 
 SUFFIXES = (".npz", ".safetensors")
 

@@ -204,7 +204,7 @@ def test_the_dtype_is_that_of_the_statistics_too(tmp_path):
         (npbn.BatchNorm2d(3), (3,), ["BatchNorm2d(3", "(N, C, H, W)", "2 axes"]),
         (npbn.Sequential(npbn.Conv2d(1, 2, 1), npbn.BatchNorm1d(2)), None, ["(N, C)", "4 axes"]),
         (npbn.Conv2d(1, 1, 3), (1, 2, 2), ["input_shape (1, 2, 2)"]),
-        (npbn.Sequential({"\udcff": npbn.Linear(1, 1)}), None, ["no Unicode text"]),
+        (npbn.Sequential({"\udcff": npbn.Linear(1, 1)}), None, ["not valid Unicode"]),
     ],
 )
 def test_what_predict_would_refuse_is_refused(net, shape, words, tmp_path):

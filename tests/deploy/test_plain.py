@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import npbn
-from npbn.config import state_shapes, to_config
+from npbn.deploy.config import state_shapes, to_config
 from npbn.errors import ConfigError
 from npbn.layers.plain import computes, float_dtypes, own_behaviour
 

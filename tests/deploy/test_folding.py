@@ -20,9 +20,9 @@ from npbn import (
     ReLU,
     Sequential,
 )
-from npbn.config import from_config, to_config
+from npbn.deploy.config import from_config, to_config
+from npbn.deploy.folding import fold_batch_norm
 from npbn.errors import ConfigError
-from npbn.folding import fold_batch_norm
 from npbn.torch_reference import copy_to_torch
 
 

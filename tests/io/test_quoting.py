@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npbn.quoting import printable, quoted
+from npbn.io.quoting import printable, quoted
 
 ANY = st.text(st.characters())  # lone surrogates too
 

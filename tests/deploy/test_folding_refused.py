@@ -23,8 +23,8 @@ from npbn import (
     Sequential,
     Sigmoid,
 )
+from npbn.deploy.folding import fold_batch_norm
 from npbn.errors import ConfigError
-from npbn.folding import fold_batch_norm
 
 # -- what cannot be folded ------------------------------------------------------------------
 
@@ -73,24 +73,24 @@ def conv(*args, **options):
 REFUSED = {
     "activation": (
         lambda: Sequential(linear(), ReLU(), BatchNorm1d(3), Sigmoid(), linear()),
-        ["2 cannot", "before it stands ReLU()", "after it stands Sigmoid()"],
+        ["2 cannot", "the layer before it is ReLU()", "the layer after it is Sigmoid()"],
     ),
     "no neighbour": (
         lambda: Sequential(BatchNorm1d(3)),
-        ["0 cannot", "before it stands nothing", "after it stands nothing"],
+        ["0 cannot", "there is no layer before it", "there is no layer after it"],
     ),
     "padding": (
         lambda: Sequential(a=Sequential(norm=BatchNorm2d(3)), conv=conv(padding=(0, 1))),
-        ["a.norm cannot", "after it stands Conv2d(3, 3", "pads with zeros"],
+        ["a.norm cannot", "the layer after it is Conv2d(3, 3", "pads with zeros"],
     ),
     "same": (lambda: Sequential(BatchNorm2d(3), conv(padding="same")), ["pads with zeros"]),
     "channels before": (
         lambda: Sequential(linear(), BatchNorm1d(4)),
-        ["before it stands Linear", "with 3 channels there instead of 4"],
+        ["the layer before it is Linear", "with 3 channels there instead of 4"],
     ),
     "channels after": (
         lambda: Sequential(BatchNorm2d(6), conv(1, groups=3)),
-        ["after it stands Conv2d", "with 3 channels there instead of 6"],
+        ["the layer after it is Conv2d", "with 3 channels there instead of 6"],
     ),
     "no running statistics": (
         lambda: Sequential(linear(), BatchNorm1d(3, track_running_stats=False)),
@@ -98,12 +98,12 @@ REFUSED = {
     ),
     "flattened": (
         lambda: Sequential(conv(), Flatten(), BatchNorm1d(3)),
-        ["2 cannot", "before it stands Flatten"],
+        ["2 cannot", "the layer before it is Flatten"],
     ),
-    "images before Linear": (lambda: Sequential(BatchNorm2d(3), linear()), ["stands Linear"]),
-    "images after Linear": (lambda: Sequential(linear(), BatchNorm2d(3)), ["stands Linear"]),
-    "vectors before Conv2d": (lambda: Sequential(BatchNorm1d(3), conv()), ["stands Conv2d"]),
-    "three dimensions": (lambda: Sequential(conv(), BatchNorm3d(3)), ["stands Conv2d"]),
+    "images before Linear": (lambda: Sequential(BatchNorm2d(3), linear()), ["it is Linear"]),
+    "images after Linear": (lambda: Sequential(linear(), BatchNorm2d(3)), ["it is Linear"]),
+    "vectors before Conv2d": (lambda: Sequential(BatchNorm1d(3), conv()), ["it is Conv2d"]),
+    "three dimensions": (lambda: Sequential(conv(), BatchNorm3d(3)), ["it is Conv2d"]),
     "foreign": (
         lambda: Sequential(a=linear(), inner=Foreign(Sequential(linear(), BatchNorm1d(3)))),
         ["inner is a Foreign", "BatchNorm"],
@@ -118,13 +118,13 @@ REFUSED = {
     ),
     "residual beside": (
         lambda: Sequential(Residual(linear()), BatchNorm1d(3)),
-        ["1 cannot", "before it stands Residual("],
+        ["1 cannot", "the layer before it is Residual("],
     ),
     "BatchNorm of its own": (lambda: Sequential(linear(), Noisy(3)), ["1 is a Noisy"]),
-    "Linear of its own": (lambda: Sequential(Doubled(3, 3), BatchNorm1d(3)), ["stands Doubled"]),
+    "Linear of its own": (lambda: Sequential(Doubled(3, 3), BatchNorm1d(3)), ["it is Doubled"]),
     "Dropout of its own": (
         lambda: Sequential(linear(), AlwaysDrops(), BatchNorm1d(3)),
-        ["before it stands AlwaysDrops"],
+        ["the layer before it is AlwaysDrops"],
     ),
     "no Sequential": (lambda: linear(), ["expected a Sequential", "Linear"]),
 }

@@ -1,4 +1,4 @@
-"""What the commands of the command line read: states, networks, images."""
+"""What the commands read: state_dicts, networks, images."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ import numpy as np
 import npbn
 from npbn.checkpoint.parts import states_within
 from npbn.errors import ConfigError, DataError, StateDictError
+from npbn.io.quoting import printable
 from npbn.layers.plain import float_dtypes
 from npbn.layers.state import WRAPPERS
-from npbn.quoting import printable
 
 _ANY_SHAPE = (npbn.Sequential, npbn.ReLU, npbn.Sigmoid, npbn.Identity, npbn.Dropout)
-_OF_IMAGES = (npbn.Conv2d, npbn.BatchNorm2d)
-_OF_IMAGES += (npbn.MaxPool2d, npbn.AvgPool2d, npbn.AdaptiveAvgPool2d)
+_IMAGES = (
+    npbn.Conv2d,
+    npbn.BatchNorm2d,
+    npbn.MaxPool2d,
+    npbn.AvgPool2d,
+    npbn.AdaptiveAvgPool2d,
+)
 
 
 def loaded(path: Path, options: argparse.Namespace) -> npbn.Checkpoint:
-    """Load a file, or the part of it that the options ask for."""
+    """Load a file, or the part of it that --key and --strip-prefix select."""
     return npbn.load(path, key=options.key, strip_prefix=options.strip_prefix)
 
 
@@ -40,8 +45,8 @@ def arrays(state: Any, path: str = "") -> Iterator[tuple[str, np.ndarray]]:
             yield key, value
 
 
-def ways_in(state: Mapping[Any, Any], options: argparse.Namespace) -> list[str]:
-    """Return the options that lead to each state within, or to one without its prefix."""
+def selections(state: Mapping[Any, Any], options: argparse.Namespace) -> list[str]:
+    """Return the options that select each state_dict in a file, without a common prefix."""
     within = list(states_within(state))
     prefix = _prefix(state)
     here = [f"--strip-prefix {prefix}"] if prefix and not options.strip_prefix else []
@@ -59,7 +64,7 @@ def ways_in(state: Mapping[Any, Any], options: argparse.Namespace) -> list[str]:
 
 
 def _path(state: Mapping[Any, Any], dotted: str) -> list[Any]:
-    """Return the keys that a dotted name joins."""
+    """Return the keys whose joined name is this one; a key may have dots itself."""
     for name, value in state.items():
         if str(name) == dotted:
             return [name]
@@ -74,14 +79,14 @@ def _prefix(state: Mapping[Any, Any]) -> str | None:
 
 
 def network(options: argparse.Namespace, state: npbn.Checkpoint) -> npbn.Module:
-    """Build the network that the options or the file describe, and load the file into it."""
+    """Return the network that the options or the file describe, with the file's arrays."""
     try:
         return _network(options, state)
     except (ConfigError, StateDictError) as error:
-        ways = ways_in(state, options)
-        if not ways:
+        found = selections(state, options)
+        if not found:
             raise
-        raise type(error)(f"the state is reached by {' or '.join(ways)} ({error})") from error
+        raise type(error)(f"select the state_dict with {' or '.join(found)} ({error})") from error
 
 
 def _network(options: argparse.Namespace, state: npbn.Checkpoint) -> npbn.Module:
@@ -101,7 +106,7 @@ def _network(options: argparse.Namespace, state: npbn.Checkpoint) -> npbn.Module
             net = npbn.from_state_dict(state)
         except ConfigError as error:
             raise ConfigError(
-                f"the file does not tell its network; pass --network or --config ({error})"
+                f"the file does not describe its network; pass --network or --config ({error})"
             ) from error
     return net.eval()
 
@@ -117,7 +122,7 @@ def _json(path: Path) -> Any:
 
 @np.errstate(all="ignore")
 def images(path: Path, net: npbn.Module) -> np.ndarray:
-    """Read images in the dtype and the shape that the network takes."""
+    """Read images in the dtype and the shape that the network expects."""
     read = _pixels(path)
     dtype = next(iter(float_dtypes(net)), np.dtype(np.float32))
     read = read.astype(dtype) / dtype.type(255) if read.dtype == np.uint8 else read
@@ -126,7 +131,7 @@ def images(path: Path, net: npbn.Module) -> np.ndarray:
     first = next((m for m in net.modules() if not isinstance(m, _ANY_SHAPE)), None)
     if isinstance(first, npbn.Linear):
         read = read.reshape(len(read), math.prod(read.shape[1:]))
-    elif isinstance(first, _OF_IMAGES) and read.ndim == 3:
+    elif isinstance(first, _IMAGES) and read.ndim == 3:
         read = read[:, None]
     return read.astype(dtype, copy=False)
 
@@ -134,12 +139,12 @@ def images(path: Path, net: npbn.Module) -> np.ndarray:
 def _pixels(path: Path) -> np.ndarray:
     from npbn.checkpoint.npz import read_npy
 
-    if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+    if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
         raise DataError(f"{path}: expected a file of images, got a folder, device or pipe")
     with open(path, "rb") as file:
         if path.suffix != ".npy" and file.peek(6)[:6] != b"\x93NUMPY":
             return npbn.data.read_idx(path)
         try:
             return read_npy(file, path.name, os.fstat(file.fileno()).st_size)
-        except Exception as error:  # NumPy's reader fails in every way there is
-            raise DataError(f"{path}: expected a sound .npy file: {error}") from error
+        except Exception as error:  # NumPy's reader may raise anything on a damaged file
+            raise DataError(f"{path}: expected an undamaged .npy file: {error}") from error

@@ -219,6 +219,83 @@ def test_an_error_is_one_line_without_a_traceback(arguments, fragments, net, tmp
     assert not (tmp_path / "out.npz").exists()
 
 
+def test_info_shows_the_description_that_a_file_carries(tmp_path, capsys):
+    net = npbn.Sequential(block=npbn.Sequential(fc=npbn.Linear(3, 2)), relu=npbn.ReLU())
+    npbn.save(net, tmp_path / "net.npz")
+    lines = run(capsys, "info", tmp_path / "net.npz")
+    start = lines.index("network:")
+    assert lines[start + 1 : start + 3] == [
+        "  block.fc: Linear(in_features=3, out_features=2, bias=True, dtype='float32')",
+        "  relu: ReLU()",
+    ]
+    for config in ({}, 3, [{"type": 5}], {"layers": {"a": "b\x1b"}}):
+        npbn.save(net.state_dict(), tmp_path / "net.npz", metadata={"config": config})
+        lines = run(capsys, "info", tmp_path / "net.npz")
+        assert "network:" in lines
+        assert all(line.isprintable() for line in lines)
+
+
+def test_commands_that_write_say_what(net, tmp_path, capsys):
+    path = tmp_path / "net.npz"
+    npbn.save(net, path)
+    state = net.state_dict()
+    what = f"{len(state)} arrays, {sum(a.size for a in state.values()):,} numbers, "
+    (line,) = run(capsys, "convert", path, tmp_path / "other.npz")
+    assert line.startswith(f"wrote {tmp_path / 'other.npz'}: {what}")
+    assert line.endswith("bytes, with the description of the network")
+    npbn.save(state, tmp_path / "plain.npz")
+    (line,) = run(capsys, "convert", tmp_path / "plain.npz", tmp_path / "other.npz")
+    assert line.endswith("bytes")
+    (line,) = run(capsys, "fold", path, tmp_path / "other.npz")
+    assert line.startswith(f"wrote {tmp_path / 'other.npz'}: 6 arrays, ")
+    assert line.endswith("2 BatchNorm folded")
+    (line,) = run(capsys, "export-onnx", path, tmp_path / "net.onnx")
+    size = (tmp_path / "net.onnx").stat().st_size
+    assert line.startswith(f"wrote {tmp_path / 'net.onnx'}: an ONNX model of {size:,} bytes")
+
+
+class TorchNet(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(1, 4, 3, padding=1)
+        self.bn1 = torch.nn.BatchNorm2d(4)
+        self.fc = torch.nn.Linear(48, 4)
+
+    def forward(self, x):
+        return self.fc(torch.relu(self.bn1(self.conv1(x))).flatten(1))
+
+
+def test_a_class_of_torchs_is_deployed_with_a_description(images, tmp_path, capsys):
+    """As help(npbn.to_config) says: the same layers under the same names."""
+    model = TorchNet().eval()
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    net = npbn.Sequential(
+        conv1=npbn.Conv2d(1, 4, 3, padding=1),
+        bn1=npbn.BatchNorm2d(4),
+        relu=npbn.ReLU(),
+        flatten=npbn.Flatten(),
+        fc=npbn.Linear(48, 4),
+    )
+    (tmp_path / "config.json").write_text(json.dumps(npbn.to_config(net)))
+    files = tmp_path / "model.pt", tmp_path / "folded.npz"
+    run(capsys, "fold", *files, "--config", tmp_path / "config.json")
+    lines = run(capsys, "predict", tmp_path / "folded.npz", images, "--logits")
+    found = np.array([line.split(",") for line in lines], np.float64)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(np.load(images)[:, None])).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_interrupted(net, tmp_path, capsys, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    npbn.save(net, tmp_path / "net.npz")
+    monkeypatch.setattr(npbn, "load", interrupted)
+    assert main(["info", str(tmp_path / "net.npz")]) == 130
+    assert capsys.readouterr() == ("", "npbn info: interrupted\n")
+
+
 @pytest.mark.process
 def test_the_module_is_the_command_and_its_help_teaches():
     shown = run_python("-m", "npbn", "--help").out
