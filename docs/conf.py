@@ -1,11 +1,14 @@
 """How the documentation is built: ``python -m sphinx -W docs build/docs``."""
 
+import os
 import sys
 from pathlib import Path
 
 import npbn
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+# The arrays of the tutorials are small: threads of BLAS and torch would only wait for each other.
+os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 project = "npbn"
 author = "the npbn maintainers"
