@@ -2,7 +2,7 @@
 
 from npbn import data, errors, functional, init
 from npbn.checkpoint import Checkpoint, load, save
-from npbn.config import from_config, from_state_dict, to_config
+from npbn.config import from_config, to_config
 from npbn.data import ArrayDataset, DataLoader
 from npbn.engines import get_engine, set_engine, using_engine
 from npbn.engines.threads import get_num_threads, set_num_threads
@@ -35,6 +35,7 @@ from npbn.models import CNN, MLP
 from npbn.onnx_export import export_onnx
 from npbn.optim import SGD
 from npbn.population import update_batch_norm
+from npbn.rebuilding import from_state_dict
 from npbn.training import Evaluation, evaluate, train_epoch, train_step
 
 __version__ = "0.1.0"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations  # np.random, named in hints, takes 20 ms to load
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
@@ -165,11 +163,9 @@ class CNN(Sequential):
         }
         super().__init__({name: layer for name, layer in layers.items() if layer is not None})
 
-    def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, Any]:
+    def _check_input(self, x: ArrayLike) -> None:
         # Convolutions take every size: fc1 would refuse a wrong one after BatchNorm had tracked it.
-        x = np.asarray(x)
-        expected = (self.conv1.in_channels, *self.image_size)
-        if x.ndim != 4 or x.shape[1:] != expected:
+        shape, expected = np.shape(x), (self.conv1.in_channels, *self.image_size)
+        if len(shape) != 4 or shape[1:] != expected:
             sizes = ", ".join(map(str, expected))
-            raise ShapeError(f"CNN: expected input of shape (N, {sizes}), got {x.shape}")
-        return super()._apply(x, predict)
+            raise ShapeError(f"CNN: expected input of shape (N, {sizes}), got {shape}")

@@ -19,28 +19,33 @@ FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.r
 PARTS = {Path(file).parts[0].removesuffix(".py") for file in FILES}
 
 # What a part may import of npbn, beside itself; "npbn" is the package from outside.
-LAYERS = {"errors", "rng", "functional", "layers"}  # which know no engine
+PLAIN = {"errors", "arrays", "quoting"}  # which know of nothing else in npbn
+LAYERS = {*PLAIN, "rng", "functional", "layers"}  # which know no engine
 MAY_IMPORT = {
     "errors": set(),
+    "arrays": set(),
+    "quoting": set(),
     "rng": set(),
     "engines": {"errors"},
     "functional": {"errors", "rng", "engines"},
     "init": {"errors", "rng"},
-    "layers": {"errors", "rng", "functional", "init"},
+    "layers": {*PLAIN, "rng", "functional", "init"},
     "models": LAYERS,
     "population": LAYERS | {"ranks"},
     "ranks": {"errors"},
     "optim": {"errors", "layers", "engines"},
-    "data": {"errors", "rng"},
+    "data": {"errors", "rng", "checkpoint"},  # how a file is replaced
     "config": LAYERS,
-    "checkpoint": {"errors", "config"},  # the description of a network goes into its file
-    "folding": LAYERS | {"config"},
+    "rebuilding": LAYERS | {"config"},
+    "checkpoint": {*PLAIN, "config"},  # the description of a network goes into its file
+    "folding": LAYERS,
     "onnx_export": LAYERS | {"checkpoint", "folding"},
     "training": LAYERS | {"optim", "ranks"},
     "distributed": LAYERS | {"data", "optim", "population", "training"},
     "torch_reference": LAYERS | {"ranks", "training"},
     "testing": {"errors", "npbn"},
-    "cli": {"errors", "npbn"},
+    "cli": {*PLAIN, "npbn", "checkpoint", "cli_inputs"},
+    "cli_inputs": {*PLAIN, "npbn", "checkpoint", "layers"},
     "__main__": {"cli"},
     "__init__": PARTS - {"torch_reference", "testing", "distributed"},
 }

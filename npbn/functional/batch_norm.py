@@ -20,12 +20,16 @@ passes of the engine: read :mod:`npbn.engines.numpy_.batch_norm` next.
 1e37, with up to 10⁶ values a channel and |mean| / std up to 10⁶, with eps that of float32:
 
 - y: eps · max(1, |weight · x̂|, |bias|), eps / 2 of |y|; exactly `bias` in a constant channel
-- batch mean: eps · max(|mean|, std); batch variance: 2 eps · var; running statistics: 2 eps ·
-  (|1 − momentum| · |old| + |momentum| · |new|), where they can be represented
+- batch mean: eps · max(|mean|, std); batch variance: 2 eps · var
+- running statistics, where they can be represented: 2 eps · (|1 − momentum| · |old| + |momentum| ·
+  |new|), new being max(|mean|, std) and var · n / (n − 1): old and new of the mean may cancel
 - gradients: 4 eps · Σ|terms|, the terms of :func:`batch_norm_backward`
 
 float16 is computed as float32 and rounded once more. For float64 take 600 · 2⁻⁵³ for eps, and
-|weight| + |weight · x̂| + |bias| in y: a sum loses up to (520 + log₂ n) · 2⁻⁵³ of its Σ|terms|.
+|weight| + |weight · x̂| + |bias| in y: a sum loses up to (520 + log₂ n) · 2⁻⁵³ of its Σ|terms|. In
+float32 too y may lose 600 · 2⁻⁵³ · |weight|, which shows from |weight| = 10⁶ · max(1, |bias|) on
+where x is nearly the mean. And float64 has the range in which Σ (x − mean)² is finite, |x − mean|
+up to some 10¹⁵⁴ / √n: beyond, var is inf and y is `bias`, or both are NaN (torch's is `bias`).
 
 References
 ----------

@@ -60,7 +60,11 @@ class Sequential(Module):
             return Sequential(dict(list(self._submodules())[index]))
         return self._layers()[index]
 
+    def _check_input(self, x: ArrayLike) -> None:
+        """Refuse, in a subclass, what a layer would refuse after those before it tracked it."""
+
     def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, tuple]:
+        self._check_input(x)
         caches = []
         for layer in self._layers():
             x, cache = layer._apply(x, predict)

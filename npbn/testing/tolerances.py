@@ -24,6 +24,10 @@ of the weight loses k in its sum and k / 2 · (|x̂| + 2) in each x̂, 2 k in al
 grad_input, x̂ · grad_weight / n, loses that, and k / 2 · (|x̂| + 2) and k / 2 by its other factors,
 which is below 4 k.
 
+The range: k · |weight| counts in float32 too where |weight| exceeds 10⁶ · max(1, |bias|) and x is
+nearly the mean, which :func:`contract` does not allow for. In float64 Σ (x − mean)² has to be
+finite, which ends at |x − mean| of some 10¹⁵⁴ / √n; the strategies stay below both.
+
 :func:`correct` is what a right implementation may lose in straightforward arithmetic [1]_:
 
 - a sum of n numbers loses n eps / 2 of the sum of their magnitudes, and so the mean loses

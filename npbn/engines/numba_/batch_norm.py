@@ -60,7 +60,7 @@ def _affine(x, mean, rest, scale, shift, out):
     affine = loops.affine
     if part:
         return lambda x, mean, rest, scale, shift, out: affine(
-            x.whole, mean.copy(), scale, _without(rest, shift, scale), x.first, out.whole
+            x.whole, mean.copy(), scale.copy(), _without(rest, shift, scale), x.first, out.whole
         )
     return lambda x, mean, rest, scale, shift, out: affine(
         x, mean, scale, _without(rest, shift, scale), 0, out
@@ -90,7 +90,14 @@ def _combine(grad, x, mean, rest, a, b, c, out):
     combine = loops.combine
     if part:
         return lambda grad, x, mean, rest, a, b, c, out: combine(
-            grad.whole, x.whole, mean.copy(), a.copy(), b, _without(rest, c, b), x.first, out.whole
+            grad.whole,
+            x.whole,
+            mean.copy(),
+            a.copy(),
+            b.copy(),
+            _without(rest, c, b),
+            x.first,
+            out.whole,
         )
     return lambda grad, x, mean, rest, a, b, c, out: combine(
         grad, x, mean, a, b, _without(rest, c, b), 0, out
