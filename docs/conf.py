@@ -35,6 +35,8 @@ nb_merge_streams = True
 # -- API ----------------------------------------------------------------------------------------
 autosummary_generate = True
 autosummary_ignore_module_all = False
+autodoc_preserve_defaults = True
+toc_object_entries_show_parents = "hide"
 autodoc_typehints = "none"  # the docstrings have them
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False  # the template has them
