@@ -1,4 +1,11 @@
-"""BatchNorm from scratch in NumPy, every number verified against PyTorch."""
+"""BatchNorm from scratch in NumPy, every number verified against PyTorch.
+
+`npbn.distributed` (several processes, over MPI) and `npbn.testing` (checks of any BatchNorm) are
+loaded when they are first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
 
 from npbn import data, errors, functional, init
 from npbn.checkpoint import Checkpoint, load, save
@@ -25,6 +32,7 @@ from npbn.layers import (
     Linear,
     MaxPool2d,
     Module,
+    ModuleList,
     MSELoss,
     Parameter,
     ReLU,
@@ -37,6 +45,10 @@ from npbn.optim import SGD
 from npbn.population import update_batch_norm
 from npbn.rebuilding import from_state_dict
 from npbn.training import Evaluation, evaluate, train_epoch, train_step
+
+if TYPE_CHECKING:
+    from npbn import distributed as distributed
+    from npbn import testing as testing
 
 __version__ = "0.1.0"
 
@@ -66,6 +78,7 @@ __all__ = [
     "MSELoss",
     "MaxPool2d",
     "Module",
+    "ModuleList",
     "Parameter",
     "ReLU",
     "Sequential",
@@ -91,3 +104,17 @@ __all__ = [
     "update_batch_norm",
     "using_engine",
 ]
+
+_LAZY = ("distributed", "testing")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_LAZY, "__version__"])
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+
+    def __getattr__(name: str) -> object:
+        if name in _LAZY:
+            return importlib.import_module(f"npbn.{name}")
+        raise AttributeError(f"module 'npbn' has no attribute {name!r}")

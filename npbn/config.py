@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from npbn import layers
 from npbn.errors import ConfigError, NpbnError
 from npbn.functional.windows import pair
-from npbn.layers import Conv2d, Identity, Linear, Module, Parameter, Sequential
+from npbn.layers import Conv2d, Identity, Linear, Module, ModuleList, Parameter, Sequential
 from npbn.layers.batch_norm import BatchNorm
 from npbn.layers.plain import computes, float_dtypes
 from npbn.layers.state import check_shapes
@@ -29,7 +29,7 @@ __all__ = ["from_config", "to_config"]
 TYPES = {
     kind.__name__: kind
     for kind in (getattr(layers, name) for name in layers.__all__)
-    if issubclass(kind, Module) and kind not in (Module, Sequential)
+    if issubclass(kind, Module) and kind not in (Module, ModuleList, Sequential)
 }
 
 Shapes = dict[str, tuple[int, ...]]
