@@ -47,6 +47,11 @@ def to_config(net: Module) -> dict[str, Any]:
     net : Module
         A layer of npbn's, or a Sequential of such, nested or not.
 
+    Returns
+    -------
+    dict
+        What :func:`from_config` takes.
+
     Raises
     ------
     ConfigError
@@ -159,6 +164,11 @@ def from_config(
         describes is not made where it does not hold the arrays.
     rng : numpy.random.Generator, optional
         Source of the initial values, and what every Dropout draws from.
+
+    Returns
+    -------
+    Module
+        The network, in training mode.
 
     Raises
     ------

@@ -72,6 +72,12 @@ def export_onnx(
         `input_shape` that the network does not take.
     ModuleNotFoundError
         Without the ``onnx`` package.
+
+    Examples
+    --------
+    With ``pip install 'npbn[onnx]'``::
+
+        npbn.export_onnx(npbn.MLP(), "model.onnx")
     """
     try:
         import onnx

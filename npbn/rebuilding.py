@@ -54,6 +54,11 @@ def from_state_dict(
         such. Needed unless the layers are numbered, as torch's Sequential does, without a gap, and
         none is a convolution.
 
+    Returns
+    -------
+    Module
+        The network, in training mode.
+
     Raises
     ------
     ConfigError

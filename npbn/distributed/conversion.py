@@ -34,6 +34,11 @@ def convert_sync_batch_norm(net: Module, comm: Any = None) -> Module:
     comm : mpi4py.MPI.Comm, Communicator, or None
         The ranks; None is ``MPI.COMM_WORLD``.
 
+    Returns
+    -------
+    Module
+        The converted network.
+
     Raises
     ------
     ConfigError
@@ -61,6 +66,11 @@ def revert_sync_batch_norm(net: Module) -> Module:
     ----------
     net : Module
         Of :class:`DataParallel`, give its ``module``.
+
+    Returns
+    -------
+    Module
+        The converted network.
 
     Raises
     ------
