@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import matplotlib
+from matplotlib import pyplot as plt
 from PIL import Image
 
 from examples.lab import EXPERIMENTS, drawing
@@ -25,6 +26,15 @@ def main(folder: Path) -> None:
     (HERE / "results.md").write_text(text, encoding="utf-8")
 
 
+def made_with(saved: dict) -> str:
+    """Return what the results of an experiment depend on, as text."""
+    about = saved["made_with"]
+    flag = "" if about["budget"] == "default" else f" --{about['budget']}"
+    trials = len(saved["results"])
+    data = about["data"].partition(" (")[0]
+    return f"{flag}`: {trials} trials, {data}, npbn {about['npbn']}, engine {about['engine']}."
+
+
 def section(name: str, path: Path) -> str:
     """Draw the pictures of an experiment; return its part of the page."""
     about, saved = experiment(name), json.loads(path.read_bytes())
@@ -32,6 +42,7 @@ def section(name: str, path: Path) -> str:
     verdict = about.verdict(records)
     with matplotlib.rc_context({**drawing.STYLE, **drawing.SCHEMES["light"], "figure.dpi": DPI}):
         pictures = [save(name, picture) for picture in about.pictures(records)]
+        plt.close("all")
     parts = "".join(
         f"- {part}: **{'seen' if held else 'not seen'}**\n" for part, held in verdict.parts.items()
     )
@@ -49,13 +60,13 @@ def section(name: str, path: Path) -> str:
 ::::{{container}} pictures
 {"".join(pictures)}::::
 
-:::{{admonition}} The idea
-:class: note dropdown
+<details><summary>The idea</summary>
 
 {(chr(10) * 2).join(idea)}
-:::
 
-`python -m examples.lab {name}`: {len(records)} trials, npbn {saved["made_with"]["npbn"]}.
+</details>
+
+`python -m examples.lab {name}{made_with(saved)}
 
 """
 
