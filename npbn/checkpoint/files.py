@@ -23,6 +23,11 @@ class Checkpoint(dict):
     metadata : dict
         As given to :func:`save`, with ``npbn_version`` and ``format`` added; what a file of
         another program says about itself, or empty.
+
+    Examples
+    --------
+    >>> Checkpoint({"epoch": 3}, {"title": "a run"}).metadata
+    {'title': 'a run'}
     """
 
     def __init__(self, state: Any = (), metadata: Mapping[str, Any] | None = None) -> None:
@@ -155,6 +160,17 @@ def load(
     NumPy has not, becomes float32.
 
     ``.pt``: see :func:`npbn.checkpoint.torch_file.load_torch`.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "state.npz")
+    ...     save({"epoch": 3, "weight": np.ones(2)}, path)
+    ...     state = load(path)
+    >>> state["epoch"], state["weight"]
+    (3, array([1., 1.]))
     """
     path = os.fspath(path)
     _check_readable(path)
