@@ -46,7 +46,7 @@ def section(name: str, path: Path) -> str:
     parts = "".join(
         f"- {part}: **{'seen' if held else 'not seen'}**\n" for part, held in verdict.parts.items()
     )
-    _, *idea = about.__doc__.strip().split("\n\n")
+    idea = about.IDEA.strip().split("\n\n")
     return f"""\
 ## {about.TITLE}
 
