@@ -84,17 +84,17 @@ def _run(options: argparse.Namespace) -> int:
 
     target = options.target if options.command is None else Command(options.command)
     names = ("examples", "seed", "only", "convention", "seconds", "limit")
-    with Check(target, **{name: getattr(options, name) for name in names}) as check:
-        status = None
-        try:
+    check, status = Check(target, **{name: getattr(options, name) for name in names}), None
+    try:
+        with check:
             if not options.json:
                 print(check.report().header(), flush=True)
             for result in check:
                 if not options.json:
                     print(row(result), flush=True)
-        except KeyboardInterrupt:
-            status = 130
-        report = check.report()
+    except KeyboardInterrupt:
+        status = 130
+    report = check.report()
     print(report.to_json() if options.json else report.summary(), flush=True)
     if status == 130:
         print(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from npbn.testing.behaviours import BEHAVIOURS, Behaviour
 from npbn.testing.compare import STATE
@@ -86,8 +87,8 @@ def check_batch_norm(
 class Check:
     """A check in progress: iterate for the result of one behaviour after the other.
 
-    Parameters are those of :func:`check_batch_norm`. It is a context manager, which ends the
-    target's process.
+    Parameters are those of :func:`check_batch_norm`. It is a context manager, which starts the
+    target's process and ends it.
 
     Attributes
     ----------
@@ -118,17 +119,19 @@ class Check:
         self.explanation: str | None = None
         self.worker: Worker | None = None
         self.name, self.convention = str(target), convention or "pytorch"
-        try:
-            self.worker = Worker(target, convention, warm_up, run_case)
-        except CannotConstructError as error:
-            self.problem = str(error)
-            return
-        name, unsupported, self.convention = self.worker.described
-        self.name = name
-        self.stand_in = Implementation(_elsewhere, name, unsupported, self.convention)
-        self.run = Run(self.worker, seconds, time.monotonic() + limit)
+        self._start = partial(Worker, target, convention, warm_up, run_case)
+        self._limits = seconds, limit
 
     def __enter__(self) -> "Check":
+        try:
+            self.worker = self._start()
+        except CannotConstructError as error:
+            self.problem = str(error)
+            return self
+        self.name, unsupported, self.convention = self.worker.described
+        self.stand_in = Implementation(_elsewhere, self.name, unsupported, self.convention)
+        seconds, limit = self._limits
+        self.run = Run(self.worker, seconds, time.monotonic() + limit)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -165,8 +168,7 @@ class Check:
             basic = basic and behaviour not in self.behaviours
             if basic and not behaviour.lacks(self.stand_in):
                 trial = Trial(behaviour, self.run, "correct").run(BASIC_EXAMPLES, self.seed)
-                if trial.wrong in STATE:
-                    self.run.known.add(trial.wrong)
+                self.run.learn(trial.wrong)
 
     def _try(self, behaviour: Behaviour) -> BehaviourResult:
         """Try one behaviour, by both measures."""
@@ -176,8 +178,7 @@ class Check:
         examples = max(1, round(self.examples * behaviour.share))
         trial = Trial(behaviour, self.run, "contract" if behaviour.contract_only else "correct")
         trial.run(examples, self.seed)
-        if trial.wrong in STATE:
-            self.run.known.add(trial.wrong)
+        self.run.learn(trial.wrong)
         by_contract = trial
         if trial.problem is None and trial.skipped is None and trial.beyond_contract:
             by_contract = Trial(behaviour, self.run, "contract").run(examples, self.seed)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, Verbosity
 
 from npbn.testing.behaviours import BEHAVIOURS, Behaviour
 from npbn.testing.case import Case
-from npbn.testing.compare import ConformanceError, Errors, Remark
+from npbn.testing.compare import RUNNING, STATE, ConformanceError, Errors, Remark
 from npbn.testing.convention_table import Convention
 from npbn.testing.protocol import Implementation
 from npbn.testing.worker import LostError, RaisedError, Worker
@@ -57,6 +57,11 @@ class Run:
     deadline: float
     lost: Counter = field(default_factory=Counter)
     known: set[str] = field(default_factory=set)
+
+    def learn(self, wrong: str) -> None:
+        """Note that a result is wrong, so that it is not reported in other behaviours."""
+        if wrong in STATE:
+            self.known |= set(RUNNING) if wrong in RUNNING else {wrong}
 
     def reason_to_skip(self, case: Case) -> str | None:
         """Say why a case is not tried, or return None."""
