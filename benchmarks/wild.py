@@ -5,61 +5,53 @@ is made of all reports there: run this in several environments where the librari
 into one, with the same ``--out``.
 """
 
+import ast
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-FINDINGS = Path(__file__).parent / "findings"
+from benchmarks.machine import processor
+from benchmarks.wild_page import FINDINGS, TARGETS, Target, page
+
 SECONDS = 3600  # for a target
+CASE_SECONDS = 120  # compilers take their time on a machine with other load
+PACKAGES = {"haiku": "dm-haiku", "paddle": "paddlepaddle"}  # of modules of another name
 
 
-class Target(NamedTuple):
-    """What is checked, the package that it is in, and the settings that it needs."""
-
-    name: str
-    package: str
-    settings: str = ""
-
-    @property
-    def title(self) -> str:
-        """How the table names it."""
-        return f"{self.name} ({self.settings.partition('=')[2]})" if self.settings else self.name
-
-    @property
-    def file(self) -> str:
-        """The file of its report."""
-        return f"{self.name} {self.settings}".strip().replace(":", ".").replace(" ", "-") + ".json"
-
-
-TARGETS = (
-    *(Target(f"npbn:BatchNorm{rank}d", "npbn") for rank in (1, 2)),
-    *(Target(f"torch.nn:BatchNorm{rank}d", "torch") for rank in (1, 2, 3)),
-    Target("torch.nn:SyncBatchNorm", "torch"),
-    Target("torch.nn.functional:batch_norm", "torch"),
-    Target("flax.linen:BatchNorm", "flax"),
-    Target("flax.nnx:BatchNorm", "flax"),
-    Target("haiku:BatchNorm", "dm-haiku"),
-    Target("equinox.nn:BatchNorm", "equinox"),
-    *(
-        Target("keras.layers:BatchNormalization", "keras", f"KERAS_BACKEND={backend}")
-        for backend in ("numpy", "torch", "jax")
-    ),
-    Target("tinygrad.nn:BatchNorm", "tinygrad"),
-    *(Target(f"paddle.nn:BatchNorm{rank}D", "paddlepaddle") for rank in (1, 2)),
-    Target("mygrad.nnet.layers:batchnorm", "mygrad"),
-    Target("onnxruntime:InferenceSession", "onnxruntime"),
-    Target("onnx.reference:ReferenceEvaluator", "onnx"),
-    Target("openvino:Core", "openvino"),
-)
+def run(out: Path, quick: bool, threads: list[int]) -> None:
+    """Check what is installed, keep the reports, and make the page of all that are there."""
+    folder = out / "wild"
+    (folder / "findings").mkdir(parents=True, exist_ok=True)
+    for target in TARGETS:
+        if installed(target):
+            print(f"{target.title} ...", flush=True)
+            write(
+                folder / target.file, check(target, 1 if quick else target.examples, folder / "jax")
+            )
+    for program in sorted(FINDINGS.glob("*.py")):
+        if (found := try_finding(program)) is not None:
+            print(f"{program.stem}: {found['output'].splitlines()[-1:]}", flush=True)
+            write(folder / "findings" / f"{program.stem}.json", found)
+    (out / "wild.md").write_text(page(folder), encoding="utf-8")
+    print(f"written to {out}: wild.md, wild/")
 
 
-# -- measuring ----------------------------------------------------------------------------------
+def check(target: Target, examples: int, cache: Path) -> dict[str, Any]:
+    """Return the report on a target, made in a process of its own, with what it was made with.
 
-
-def check(target: Target, examples: int) -> dict[str, Any]:
-    """Return the report on a target, made in a process of its own, with what it was made with."""
-    command = [sys.executable, "-m", "npbn.testing", target.name]
-    command += ["--examples", str(examples), "--json"]
+    What JAX compiles is kept in `cache` for the next time.
+    """
+    command = [sys.executable, "-m", "npbn.testing", target.name, "--examples", str(examples)]
+    command += ["--seconds", str(CASE_SECONDS), "--limit", str(SECONDS - 300), "--json"]
     settings = dict([target.settings.split("=")]) if target.settings else {}
+    settings |= {"JAX_COMPILATION_CACHE_DIR": str(cache.resolve())}
+    settings |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     about = {"version": version(target.package), "python": platform.python_version()}
     about |= {"examples": examples, "processor": processor()}
     try:
@@ -96,9 +88,6 @@ def try_finding(program: Path) -> dict[str, Any] | None:
     return {"output": "\n".join(outputs), "versions": versions}
 
 
-PACKAGES = {"haiku": "dm-haiku", "paddle": "paddlepaddle"}  # where the name is another
-
-
 def imported(program: Path) -> set[str]:
     """Return the modules that a program imports, beside the standard library's."""
     names = set()
@@ -110,6 +99,14 @@ def imported(program: Path) -> set[str]:
     return {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names}
 
 
+def installed(target: Target) -> bool:
+    """Tell whether a target's package, and the backend that it is set to, are installed."""
+    backend = target.settings.partition("=")[2]
+    return version(target.package) != "" and (
+        not backend or importlib.util.find_spec(backend) is not None
+    )
+
+
 def version(package: str) -> str:
     """Return the version of an installed package, or "" if it is not installed."""
     try:
@@ -118,28 +115,6 @@ def version(package: str) -> str:
         return ""
 
 
-# -- the page -----------------------------------------------------------------------------------
-
-HEAD = """\
-# BatchNorm in the wild
-
-What `npbn.testing` finds of the BatchNorms of other libraries, on the CPU. **Correct** is right up
-to rounding, by the measure of straightforward arithmetic; **contract** is npbn's accuracy promise,
-which no other library makes. The worst errors are in eps of the result's dtype, among all behaviours
-that were checked; infinite is NaN, or a shape or dtype that is not the right one. What a library
-does not have is not checked. A line is reproduced by what stands below it in "How to reproduce".
-"""
-
-
-def page(folder: Path) -> str:
-    """Return the page, made of the reports and findings in a folder."""
-    reports = {
-        target: json.loads((folder / target.file).read_text(encoding="utf-8"))
-        for target in TARGETS
-        if (folder / target.file).exists()
-    }
-    parts = [HEAD, table(COLUMNS, [line(*each) for each in reports.items()])]
-    parts += ["\n## What is not right\n", *(failures(*each) for each in reports.items())]
-    parts += ["\n## Findings\n", *findings(folder), "\n## How to reproduce\n"]
-    parts += [reproduce(*each) for each in reports.items()]
-    return "\n".join(part for part in parts if part)
+def write(path: Path, content: object) -> None:
+    """Write JSON."""
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

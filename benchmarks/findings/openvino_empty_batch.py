@@ -14,7 +14,8 @@ inputs = [
 outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "ymv"]
 graph = helper.make_graph([node], "g", inputs, outputs)
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
-compiled = openvino.Core().compile_model(model.SerializeToString(), "CPU")
+core = openvino.Core()
+compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU")
 vectors = [np.full(1, value, np.float32) for value in (1, 0, 8, 4)]
 found = compiled([np.zeros((0, 1), np.float32), *vectors])
 mean, var = (float(found[output][0]) for output in compiled.outputs[1:])

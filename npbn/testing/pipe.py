@@ -6,7 +6,8 @@ The program is started once. It answers each line of its standard input with one
 standard output, flushed, and ends when its input does. What it writes to standard error is
 shown. ``examples/testing/`` has such programs in C and JavaScript.
 
-The first line is a greeting; the answer says what the program is::
+The first line is a greeting, which a program may take its time for (it may be started more
+than once); the answer says what the program is::
 
     {"request": "describe", "protocol": 1}
     {"name": "my kernel", "unsupported": ["rank5", "float64"], "convention": "pytorch"}
@@ -38,28 +39,18 @@ infinities are strings, as JSON has no such numbers. Memory is not shared throug
 behaviours about memory layouts do not apply.
 """
 
-import json
 import math
 import shlex
-import subprocess
-import threading
-import weakref
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from npbn.testing.case import Setup
+from npbn.testing.pipe_process import PipeError, Program, short
 from npbn.testing.protocol import Gradients, Implementation
 
-PROTOCOL = 1
-LONGEST = 2**28  # characters of an answer
 DTYPES = ("float16", "float32", "float64")
 WORDS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-
-
-class PipeError(RuntimeError):
-    """The program did not answer as the protocol says."""
 
 
 def implementation(command: str, seconds: float = 10.0) -> Implementation:
@@ -79,32 +70,34 @@ def implementation(command: str, seconds: float = 10.0) -> Implementation:
         In one line: if it cannot be started, or does not answer the greeting.
     """
     try:
-        program = _Program(shlex.split(command), seconds)
-        about = program.ask({"request": "describe", "protocol": PROTOCOL})
+        if not (words := shlex.split(command)):
+            raise PipeError("expected a program, got nothing")
+        program = Program(words, seconds)
+        about = program.greet()
         program.end()  # each process that checks starts its own
         name, convention = about.get("name", command), about.get("convention", "pytorch")
         unsupported = about.get("unsupported", [])
         if not isinstance(unsupported, list) or not all(type(name) is str for name in unsupported):
-            raise PipeError(f"unsupported: expected a list of strings, got {_short(unsupported)}")
+            raise PipeError(f"unsupported: expected a list of strings, got {short(unsupported)}")
         return Implementation(
             lambda setup: _Layer(program, setup), str(name), ("layouts", *unsupported), convention
         )
-    except (OSError, PipeError, TimeoutError, ValueError) as error:
+    except (OSError, PipeError, ValueError) as error:
         raise ValueError(f"--command {command!r}: {error}") from error
 
 
 class _Layer:
     """One BatchNorm whose running statistics are kept here."""
 
-    def __init__(self, program: "_Program", setup: Setup):
+    def __init__(self, program: "Program", setup: Setup):
         self.program = program
+        self.num_batches_tracked = setup.num_batches_tracked if setup.tracks else None
         self.load(setup)
 
     def load(self, setup: Setup) -> None:
         """Take other weights and statistics; the next step sends them."""
         self.setup = setup
         self.running_mean, self.running_var = setup.running_mean, setup.running_var
-        self.num_batches_tracked = setup.num_batches_tracked if setup.tracks else None
 
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
         """Take the step without a gradient; keep what backward has to send again."""
@@ -162,14 +155,12 @@ def decode(answer: dict[str, Any], name: str) -> np.ndarray:
     """
     given = answer.get(name)
     if not isinstance(given, dict) or not {"dtype", "shape", "values"} <= given.keys():
-        raise PipeError(
-            f"{name}: expected an object with dtype, shape, values; got {_short(given)}"
-        )
+        raise PipeError(f"{name}: expected an object with dtype, shape, values; got {short(given)}")
     dtype, shape, values = given["dtype"], given["shape"], given["values"]
     if dtype not in DTYPES:
-        raise PipeError(f"{name}: expected a dtype of {', '.join(DTYPES)}, got {_short(dtype)}")
+        raise PipeError(f"{name}: expected a dtype of {', '.join(DTYPES)}, got {short(dtype)}")
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise PipeError(f"{name}: expected a shape such as [2, 3], got {_short(shape)}")
+        raise PipeError(f"{name}: expected a shape such as [2, 3], got {short(shape)}")
     try:
         numbers = np.array([float(value) for value in values], np.float64)
     except (TypeError, ValueError, OverflowError) as error:
@@ -179,96 +170,3 @@ def decode(answer: dict[str, Any], name: str) -> np.ndarray:
         raise PipeError(f"{name}: {numbers.size} values do not make an array of shape {shape}")
     with np.errstate(over="ignore"):
         return numbers.astype(dtype).reshape(shape)
-
-
-class _Program:
-    """The running program, started when it is first asked, and again after it failed."""
-
-    def __init__(self, command: list[str], seconds: float):
-        self.command, self.seconds = command, seconds
-        self.process: subprocess.Popen[str] | None = None
-        self.lock = threading.Lock()
-
-    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Send a line and return the answer.
-
-        Raises
-        ------
-        PipeError
-            If the program has ended, or its answer is no JSON object, or says "error".
-        TimeoutError
-            If there is no answer in time.
-        """
-        with self.lock:  # one question at a time
-            line = self._exchange(json.dumps(question, allow_nan=False))
-        try:
-            answer = json.loads(line)
-        except (ValueError, RecursionError):
-            answer = None
-        if not isinstance(answer, dict):
-            self.end()
-            raise PipeError(f"expected a JSON object in one line, got {_short(line)}")
-        if "error" in answer:
-            raise PipeError(f"the program refused: {_short(answer['error'])}")
-        return answer
-
-    def _exchange(self, question: str) -> str:
-        """Return the line that answers; end the program if there is none."""
-        if self.process is None:
-            self.process = _start(self.command)
-            weakref.finalize(self, _kill, self.process)
-        process, lines = self.process, []
-
-        def work() -> None:
-            with suppress(OSError, ValueError):  # it has closed its end, or was ended
-                process.stdin.write(question + "\n")
-                process.stdin.flush()
-                lines.append(process.stdout.readline(LONGEST))
-
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        thread.join(self.seconds)
-        if thread.is_alive():
-            self.end()
-            raise TimeoutError(f"the program did not answer within {self.seconds:g} seconds")
-        line = lines[0] if lines else ""
-        if len(line) == LONGEST:
-            self.end()
-            raise PipeError(f"the program answered with a line of more than {LONGEST} characters")
-        if not line.endswith("\n"):
-            raise PipeError(f"the program closed its pipe instead of answering: {self.end()}")
-        return line
-
-    def end(self) -> str:
-        """End the program and say how it ended, if it did so itself."""
-        process, self.process = self.process, None
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(0.5)  # it may be about to
-        status = process.poll()
-        _kill(process)
-        if status is None:
-            return "it is still running"
-        return f"exit status {status}" if status >= 0 else f"signal {-status}"
-
-
-def _start(command: list[str]) -> "subprocess.Popen[str]":
-    """Start the program, in this process's group: who ends that ends the program too."""
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    )
-
-
-def _kill(process: "subprocess.Popen[str]") -> None:
-    process.kill()
-    process.wait()
-
-
-def _short(value: Any) -> str:
-    """Return a value in one line of at most 80 characters."""
-    text = value.strip() if isinstance(value, str) else json.dumps(value)
-    return repr(text if len(text) <= 80 else text[:77] + "...")

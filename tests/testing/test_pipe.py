@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from npbn.testing import check_batch_norm, pipe
+from npbn.testing import Command, check_batch_norm, pipe
 from npbn.testing.case import Setup
+from npbn.testing.pipe_process import PipeError, RefusedError
 
 pytestmark = pytest.mark.process
 
@@ -22,8 +23,12 @@ PROGRAM = Path(__file__).parent / "pipe_program.py"
 EXAMPLES = Path(__file__).parents[2] / "examples" / "testing"
 
 
+def command(fault="none"):
+    return Command(f"'{sys.executable}' '{PROGRAM}' '{fault}'")
+
+
 def program(fault="none", seconds=30.0):
-    return pipe.implementation(f"'{sys.executable}' '{PROGRAM}' '{fault}'", seconds)
+    return pipe.implementation(command(fault).command, seconds)
 
 
 def layer_of(implementation):
@@ -48,13 +53,13 @@ def test_arrays_come_through_to_the_bit(array):
 
 
 def test_a_right_program_is_right():
-    report = check_batch_norm(program(), examples=2, only="several steps")
+    report = check_batch_norm(command(), examples=2, only="several steps")
     assert report.correct, report.table()
 
 
 def test_refusals_are_errors_and_the_program_goes_on():
     layer = layer_of(program())
-    with pytest.raises(pipe.PipeError, match=r"refused: .*more than 1 value per channel"):
+    with pytest.raises(RefusedError, match=r"refused: .*more than 1 value per channel"):
         layer.forward(X[:1], True)
     assert layer.num_batches_tracked == 0
     assert layer.forward(X, True).shape == X.shape
@@ -81,7 +86,7 @@ def test_refusals_are_errors_and_the_program_goes_on():
 def test_answers_that_are_none(fault, message):
     layer = layer_of(program(fault))
     for _ in range(2):  # the second time too: the program was started anew
-        with pytest.raises(pipe.PipeError, match=message) as caught:
+        with pytest.raises(PipeError, match=message) as caught:
             layer.forward(X, True)
         assert "\n" not in str(caught.value)
 
@@ -89,7 +94,7 @@ def test_answers_that_are_none(fault, message):
 def test_a_late_answer_is_waited_for_no_longer_than_said():
     layer = layer_of(program("late", seconds=2.0))
     start = time.monotonic()
-    with pytest.raises(TimeoutError, match="did not answer within 2 seconds"):
+    with pytest.raises(PipeError, match="did not answer within 2 seconds"):
         layer.forward(X, True)
     assert time.monotonic() - start < 30  # not the minute that the program takes
 
@@ -104,7 +109,7 @@ def test_a_late_answer_is_waited_for_no_longer_than_said():
     ],
 )
 def test_the_suite_fails_a_wrong_program(fault, problem):
-    report = check_batch_norm(program(fault), examples=2, only="output in training")
+    report = check_batch_norm(command(fault), examples=2, only="output in training")
     assert not report.correct
     assert problem in report.results[0].problem
 
@@ -133,13 +138,18 @@ def test_the_example_in_c(tmp_path):
     binary = tmp_path / "batch_norm"
     options = ["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-o", str(binary)]
     subprocess.run([gcc, *options, str(EXAMPLES / "batch_norm.c"), "-lm"], check=True)
-    report = check_batch_norm(pipe.implementation(f"'{binary}'"), examples=3)
+    report = check_batch_norm(Command(f"'{binary}'"), examples=3)
     assert report.correct, report.table()
 
 
 def test_the_example_in_javascript():
     if (node := shutil.which("node")) is None:
         pytest.skip("no node")
-    command = f"'{node}' '{EXAMPLES / 'batch_norm.mjs'}'"
-    report = check_batch_norm(pipe.implementation(command), examples=3)
+    command = Command(f"'{node}' '{EXAMPLES / 'batch_norm.mjs'}'")
+    report = check_batch_norm(command, examples=3)
     assert report.correct, report.table()
+
+
+def test_a_program_that_crashes_has_refused_nothing():
+    report = check_batch_norm(command("closes"), examples=2, only="is refused")
+    assert not report.correct, report.table()

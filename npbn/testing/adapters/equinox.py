@@ -20,8 +20,9 @@ def _step(
     make: tuple[Any, ...], training: bool, x: jax.Array, params: State, state: State
 ) -> tuple[jax.Array, State]:
     cls, num_features, affine, momentum, eps = make
+    options = {"inference": not training, "dtype": state["mean"].dtype, "mode": "batch"}
     norm, kept = equinox.nn.make_with_state(cls)(
-        num_features, "batch", eps, affine, momentum, inference=not training, mode="batch"
+        num_features, "batch", eps, affine, momentum, **options
     )
     if affine:
         vectors = (params["weight"], params["bias"])

@@ -59,7 +59,8 @@ class _Layer:
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
         if self.norm is None:
             self._build(x)
-        return keras.ops.convert_to_numpy(self.norm(np.array(x), training=training))
+        given = keras.ops.convert_to_tensor(np.array(x), dtype=x.dtype.name)
+        return keras.ops.convert_to_numpy(self.norm(given, training=training))
 
     def backward(self, grad_output: np.ndarray) -> Gradients:
         raise TypeError(f"the {keras.config.backend()} backend has no gradients here")

@@ -7,6 +7,7 @@ and epsilon and momentum are float32.
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -49,10 +50,8 @@ def batch_norm_node(model: onnx.ModelProto) -> onnx.NodeProto:
     return nodes[0]
 
 
-def filled(
-    model: onnx.ModelProto, setup: Setup, training: bool, dtype: np.dtype
-) -> onnx.ModelProto:
-    """Return a copy of the model with the values of `setup`, for an input of `dtype`."""
+def filled(model: onnx.ModelProto, setup: Setup, training: bool, x: np.ndarray) -> onnx.ModelProto:
+    """Return a copy of the model with the values of `setup`, for an input like `x`."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph, node = copy.graph, batch_norm_node(copy)
@@ -68,13 +67,15 @@ def filled(
     del node.output[1:], graph.input[1:], graph.output[1:]
     node.output.extend(RUNNING if training else ())
     graph.output.extend(_value(name, setup.dtype) for name in node.output[1:])
-    graph.input[0].CopyFrom(_value(graph.input[0].name, dtype))
-    graph.output[0].CopyFrom(_value(graph.output[0].name, dtype))
+    # The number of axes has to be known to OpenVINO, and the channels.
+    shape = [None, setup.num_features, *(None,) * (x.ndim - 2)]
+    graph.input[0].CopyFrom(_value(graph.input[0].name, x.dtype, shape))
+    graph.output[0].CopyFrom(_value(graph.output[0].name, x.dtype))
     return copy
 
 
-def _value(name: str, dtype: np.dtype) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), None)
+def _value(name: str, dtype: np.dtype, shape: list[Any] | None = None) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), shape)
 
 
 class _Layer:
@@ -90,7 +91,7 @@ class _Layer:
 
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
         now = {"running_mean": self.running_mean, "running_var": self.running_var}
-        model = filled(self.model, replace(self.setup, **now), training, x.dtype)
+        model = filled(self.model, replace(self.setup, **now), training, x)
         feed = {model.graph.input[0].name: np.ascontiguousarray(x)}
         y, *moved = self.run(model, feed)
         if moved:

@@ -50,16 +50,15 @@ class _ModuleLayer(Layer):
             dtype=torch.from_numpy(np.zeros(0, setup.dtype)).dtype,
         )
         self.weight, self.bias = self.module.weight, self.module.bias
+        if setup.tracks:
+            self.module.num_batches_tracked.fill_(setup.num_batches_tracked)
         self.load(setup)
 
     def load(self, setup: Setup) -> None:
         names = ("weight", "bias", "running_mean", "running_var")
-        state = {name: getattr(setup, name) for name in names}
-        if setup.tracks:
-            state["num_batches_tracked"] = setup.num_batches_tracked
-        self.module.load_state_dict(
-            {name: torch.tensor(value) for name, value in state.items() if value is not None}
-        )
+        given = {name: getattr(setup, name) for name in names}
+        state = {name: torch.tensor(value) for name, value in given.items() if value is not None}
+        self.module.load_state_dict(state, strict=False)  # the counter goes on
 
     running_mean = property(lambda self: array(self.module.running_mean))
     running_var = property(lambda self: array(self.module.running_var))
