@@ -176,7 +176,8 @@ def test_what_is_not_supported_is_neither_passed_nor_failed():
 
 
 def test_a_plain_function_is_checked_without_its_backward_pass():
-    report = check_batch_norm(function_implementation(npbn.functional.batch_norm), examples=5)
+    target = function_implementation(npbn.functional.batch_norm)
+    report = check_batch_norm(target, examples=5, seconds=COMPILING)  # by whichever engine
     assert report.accurate, report.table()
     by_name = {result.name: result.correct for result in report.results}
     assert by_name["gradient of the input, training"] == "not supported"
