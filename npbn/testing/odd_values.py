@@ -133,6 +133,7 @@ def _with(step: Step, odd: float) -> Step:
     return replace(step, x=x)
 
 
+@np.errstate(all="ignore")
 def _unless_untouched(
     what: str, name: str, value: np.ndarray, exact: np.ndarray, channel: int | None
 ) -> None:
