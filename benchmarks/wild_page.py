@@ -17,7 +17,7 @@ class Target(NamedTuple):
     name: str
     package: str
     settings: str = ""
-    examples: int = 20  # of a behaviour
+    examples: int = 10  # of a behaviour
 
     @property
     def title(self) -> str:
@@ -42,7 +42,7 @@ TARGETS = (
     Target("equinox.nn:BatchNorm", "equinox", examples=FEW),
     *(
         Target("keras.layers:BatchNormalization", "keras", f"KERAS_BACKEND={backend}", examples)
-        for backend, examples in (("numpy", 20), ("torch", 20), ("jax", FEW))
+        for backend, examples in (("numpy", 10), ("torch", 10), ("jax", FEW))
     ),
     Target("tinygrad.nn:BatchNorm", "tinygrad", examples=FEW),
     *(Target(f"paddle.nn:BatchNorm{rank}D", "paddlepaddle") for rank in (1, 2)),
