@@ -1,8 +1,15 @@
-"""BatchNorm from scratch in NumPy, every number verified against PyTorch."""
+"""BatchNorm from scratch in NumPy, every number verified against PyTorch.
+
+`npbn.distributed` (several processes, over MPI) and `npbn.testing` (checks of any BatchNorm) are
+loaded when they are first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
 
 from npbn import data, errors, functional, init
 from npbn.checkpoint import Checkpoint, load, save
-from npbn.config import from_config, from_state_dict, to_config
+from npbn.config import from_config, to_config
 from npbn.data import ArrayDataset, DataLoader
 from npbn.engines import get_engine, set_engine, using_engine
 from npbn.engines.threads import get_num_threads, set_num_threads
@@ -25,6 +32,7 @@ from npbn.layers import (
     Linear,
     MaxPool2d,
     Module,
+    ModuleList,
     MSELoss,
     Parameter,
     ReLU,
@@ -35,7 +43,12 @@ from npbn.models import CNN, MLP
 from npbn.onnx_export import export_onnx
 from npbn.optim import SGD
 from npbn.population import update_batch_norm
+from npbn.rebuilding import from_state_dict
 from npbn.training import Evaluation, evaluate, train_epoch, train_step
+
+if TYPE_CHECKING:
+    from npbn import distributed as distributed
+    from npbn import testing as testing
 
 __version__ = "0.1.0"
 
@@ -65,6 +78,7 @@ __all__ = [
     "MSELoss",
     "MaxPool2d",
     "Module",
+    "ModuleList",
     "Parameter",
     "ReLU",
     "Sequential",
@@ -90,3 +104,17 @@ __all__ = [
     "update_batch_norm",
     "using_engine",
 ]
+
+_LAZY = ("distributed", "testing")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_LAZY, "__version__"])
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+
+    def __getattr__(name: str) -> object:
+        if name in _LAZY:
+            return importlib.import_module(f"npbn.{name}")
+        raise AttributeError(f"module 'npbn' has no attribute {name!r}")

@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 import npbn
-from npbn.errors import ConfigError, DataError, NpbnError
+from npbn import cli_inputs as inputs
+from npbn.checkpoint.parts import described
+from npbn.errors import ConfigError, NpbnError
+from npbn.quoting import printable
 
 DESCRIPTION = """\
 Look into files of networks, convert, fold, export and compare them, and predict.
 
-FILE is .npz or .safetensors, or .pt as torch.save(model.state_dict()) writes it, without torch.
+FILE is .npz, .safetensors or what torch.save wrote, of any name and without torch. Where that is
+more than a state_dict, info shows what there is, and --key and --strip-prefix take it.
 A state_dict names arrays, not layers: fold, export-onnx and predict also need the network, from the
 file's own metadata (npbn.save(net, FILE) puts it there), from --network, or from --config, a JSON
 file as json.dump(npbn.to_config(net), file) writes it.
 """
+BROKEN_PIPE = 141  # as shells show a program that SIGPIPE ended
+WIDEST = 60  # characters of the column of keys
 EPILOG = """\
 exit status: 0 if all is well, 1 if info finds unhealthy numbers or diff a difference, 2 on an error
 
 examples:
   npbn info model.pt
   npbn convert model.pt model.npz --network mlp
+  npbn convert run.pth.tar model.npz --key state_dict --strip-prefix module.
   npbn fold model.npz folded.safetensors
   npbn export-onnx folded.safetensors model.onnx
+  npbn export-onnx pooled.npz model.onnx --input-shape 3,32,32
   npbn diff model.pt model.npz
   npbn predict model.npz t10k-images-idx3-ubyte
 """
@@ -37,11 +48,22 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
     options = parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # of what the terminal has no characters for
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return options.run(options)
+        status = options.run(options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `npbn info FILE | head -1`: what reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except MemoryError:
+        reason = "more memory is needed than there is"
+    except RecursionError:
+        reason = "the file is nested too deeply"
     except (NpbnError, OSError, ModuleNotFoundError) as error:
         reason = " ".join(str(error).split())
-        print(f"npbn {options.command}: error: {reason}", file=sys.stderr)
+    print(f"npbn {options.command}: error: {printable(reason, 2000)}", file=sys.stderr)
     return 2
 
 
@@ -50,7 +72,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
-        self.exit(2, f"{self.prog}: error: {message}; --help explains\n")
+        self.exit(2, f"{self.prog}: error: {printable(message, 2000)}; --help explains\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -73,26 +95,39 @@ def parser() -> argparse.ArgumentParser:
         group.add_argument("--network", choices=["mlp", "cnn"], help="npbn.MLP or npbn.CNN")
         return sub
 
-    command(
-        "info", info, "show keys, shapes, dtypes and metadata, and numbers that look ill", "FILE"
-    )
+    def with_part(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        sub.add_argument("--key", help="where the state is in the file, such as state_dict")
+        sub.add_argument(
+            "--strip-prefix", default="", metavar="P", help="taken from all keys, such as module."
+        )
+        return sub
+
+    what = "show keys, shapes, dtypes and metadata, and numbers that look ill"
+    with_part(command("info", info, what, "FILE"))
     sub = command("convert", convert, "write the same arrays in another format", "IN", "OUT")
-    with_network(sub)
+    with_network(with_part(sub))
     sub = command("fold", fold, "fold every BatchNorm into the layer beside it", "IN", "OUT")
-    with_network(sub)
+    with_network(with_part(sub))
     sub = command("export-onnx", export_onnx, "write the network as an ONNX model", "IN", "OUT")
-    with_network(sub).add_argument("--fold", action="store_true", help="fold BatchNorm first")
+    with_network(with_part(sub))
+    sub.add_argument("--fold", action="store_true", help="fold BatchNorm first")
+    sub.add_argument(
+        "--input-shape",
+        type=_shape,
+        metavar="C,H,W",
+        help="of one sample, where the first layer does not tell it",
+    )
     sub = command("diff", diff, "show the largest difference of each array", "A", "B")
     sub.add_argument(
         "--tolerance",
-        type=float,
+        type=_tolerance,
         default=0.0,
         metavar="T",
         help="differences up to T count as none (default: 0)",
     )
     what = "print the class of each image, a line each"
     sub = command("predict", predict, what, "FILE", "IMAGES")
-    with_network(sub)
+    with_network(with_part(sub))
     sub.add_argument(
         "--logits", action="store_true", help="print all logits instead, separated by commas"
     )
@@ -103,27 +138,53 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(size) for size in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError("expected sizes, such as 1,28,28") from None
+
+
+def _tolerance(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value >= 0:  # NaN is not
+        raise argparse.ArgumentTypeError(f"expected a number from 0, got {printable(text)}")
+    return value
+
+
 # -- commands -------------------------------------------------------------------------------------
 
 
 def info(options: argparse.Namespace) -> int:
     """Show what is in a file; return 1 if statistics look unhealthy."""
-    loaded = npbn.load(options.file)
-    arrays = dict(_arrays(loaded))
-    metadata = {k: v for k, v in getattr(loaded, "metadata", {}).items() if k != "config"}
-    width = max((len(key) for key in arrays), default=0)
-    total, ill = 0, []
-    for key, array in arrays.items():
-        print(f"{key:{width}}  {array.dtype!s:8} {array.shape!s}")
-        total += array.size
-        ill += [f"{key}: {complaint}" for complaint in _complaints(key, array)]
-    size = sum(array.nbytes for array in arrays.values())
-    print(f"{len(arrays)} arrays, {total:,} numbers, {size:,} bytes")
-    for name, value in metadata.items():
-        print(f"{name}: {value}")
+    state = inputs.loaded(options.file, options)
+    found = dict(inputs.arrays(state))
+    width = _width(found)
+    ill = []
+    for key, array in found.items():
+        print(f"{printable(key, 200):{width}}  {array.dtype!s:8} {array.shape!s}")
+        ill += [f"{printable(key, 200)}: {complaint}" for complaint in _complaints(key, array)]
+    for key, value in state.items():
+        if not isinstance(value, np.ndarray):
+            print(f"{printable(str(key), 200):{width}}  {described(value)}")
+    total = sum(array.size for array in found.values())
+    size = sum(array.nbytes for array in found.values())
+    print(f"{len(found)} arrays, {total:,} numbers, {size:,} bytes")
+    for name, value in state.metadata.items():
+        if name != "config":
+            print(f"{printable(name)}: {printable(str(value), 500)}")
+    for way in inputs.ways_in(state, options):
+        print(f"a state within: npbn convert {shlex.quote(str(options.file))} OUT.npz {way}")
     for complaint in ill:
         print(f"unhealthy: {complaint}")
     return 1 if ill else 0
+
+
+def _width(keys: Iterable[str]) -> int:
+    return min(max((len(printable(key, 200)) for key in keys), default=0), WIDEST)
 
 
 def _complaints(key: str, array: np.ndarray) -> list[str]:
@@ -144,35 +205,34 @@ def _complaints(key: str, array: np.ndarray) -> list[str]:
 
 def convert(options: argparse.Namespace) -> int:
     """Write the same arrays in another format."""
-    loaded = npbn.load(vars(options)["in"])
-    metadata = dict(getattr(loaded, "metadata", {}))
+    state = inputs.loaded(vars(options)["in"], options)
+    metadata = dict(state.metadata)
     if options.config or options.network:
-        network = _network(options, loaded)
-        metadata["config"] = npbn.to_config(network)
-    npbn.save(loaded, options.out, metadata=metadata)
+        metadata["config"] = npbn.to_config(inputs.network(options, state))
+    npbn.save(state, options.out, metadata=metadata)
     return 0
 
 
 def fold(options: argparse.Namespace) -> int:
     """Fold every BatchNorm into the layer beside it."""
-    loaded = npbn.load(vars(options)["in"])
-    folded = npbn.fold_batch_norm(_network(options, loaded))
-    metadata = {k: v for k, v in getattr(loaded, "metadata", {}).items() if k != "config"}
+    state = inputs.loaded(vars(options)["in"], options)
+    folded = npbn.fold_batch_norm(inputs.network(options, state))
+    metadata = {k: v for k, v in state.metadata.items() if k != "config"}
     npbn.save(folded, options.out, metadata=metadata)
     return 0
 
 
 def export_onnx(options: argparse.Namespace) -> int:
     """Write the network as an ONNX model."""
-    network = _network(options, npbn.load(vars(options)["in"]))
-    npbn.export_onnx(network, options.out, fold=options.fold)
+    network = inputs.network(options, inputs.loaded(vars(options)["in"], options))
+    npbn.export_onnx(network, options.out, fold=options.fold, input_shape=options.input_shape)
     return 0
 
 
 def diff(options: argparse.Namespace) -> int:
     """Show the largest difference of each array; return 1 if there is any."""
-    mine, other = (dict(_arrays(npbn.load(path))) for path in (options.a, options.b))
-    width = max((len(key) for key in [*mine, *other]), default=0)
+    mine, other = (dict(inputs.arrays(npbn.load(path))) for path in (options.a, options.b))
+    width = _width([*mine, *other])
     differs = False
     for key in dict.fromkeys([*mine, *other]):
         if key not in mine or key not in other:
@@ -185,14 +245,15 @@ def diff(options: argparse.Namespace) -> int:
             if mine[key].dtype != other[key].dtype:
                 what += f" ({mine[key].dtype} and {other[key].dtype})"
         differs |= not same
-        print(f"{key:{width}}  {what}")
+        print(f"{printable(key, 200):{width}}  {printable(what, 500)}")
     return 1 if differs else 0
 
 
 @np.errstate(all="ignore")
 def _largest_difference(a: np.ndarray, b: np.ndarray) -> float:
     """Return max |a − b|, where equal infinities and two NaN count as equal."""
-    wide = np.result_type(a, b, np.float64) if "f" in a.dtype.kind + b.dtype.kind else object
+    inexact = {a.dtype.kind, b.dtype.kind} & {"f", "c"}
+    wide = np.result_type(a, b, np.float64) if inexact else object
     same = (a == b) | ((a != a) & (b != b))
     difference = np.abs(a.astype(wide) - b.astype(wide))
     difference = np.where(same, 0, difference)
@@ -201,73 +262,10 @@ def _largest_difference(a: np.ndarray, b: np.ndarray) -> float:
 
 def predict(options: argparse.Namespace) -> int:
     """Print the class, or the logits, of each image."""
-    network = _network(options, npbn.load(options.file))
-    logits = network.predict(_images(options.images, network))
-    if logits.ndim != 2:
+    network = inputs.network(options, inputs.loaded(options.file, options))
+    logits = network.predict(inputs.images(options.images, network))
+    if logits.ndim != 2 or not logits.shape[1]:
         raise ConfigError(f"expected a network with outputs (N, classes), got {logits.shape}")
     for row in logits:
         print(",".join(map(str, row.tolist())) if options.logits else int(row.argmax()))
     return 0
-
-
-# -- what the commands share ----------------------------------------------------------------------
-
-
-def _arrays(state: Any, path: str = "") -> Any:
-    """Yield all arrays of a state, however nested, by dotted name."""
-    parts = state.items() if isinstance(state, dict) else enumerate(state)
-    for name, value in parts:
-        key = f"{path}{name}"
-        if isinstance(value, dict | list | tuple):
-            yield from _arrays(value, f"{key}.")
-        elif isinstance(value, np.ndarray):
-            yield key, value
-
-
-def _network(options: argparse.Namespace, loaded: Any) -> npbn.Module:
-    """Build the network that the options or the file describe, and load the file into it."""
-    if options.network:
-        network: npbn.Module = {"mlp": npbn.MLP, "cnn": npbn.CNN}[options.network](
-            use_batch_norm=any("norm" in key for key in loaded)
-        )
-    elif options.config:
-        network = npbn.from_config(_json(options.config))
-    elif "config" in getattr(loaded, "metadata", {}):
-        network = npbn.from_config(loaded.metadata["config"])
-    else:
-        try:
-            network = npbn.from_state_dict(loaded)
-        except ConfigError as error:
-            raise ConfigError(
-                f"the file does not tell its network; pass --network or --config ({error})"
-            ) from error
-    network.load_state_dict(loaded)
-    return network.eval()
-
-
-def _json(path: Path) -> Any:
-    import json
-
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: expected JSON, got {error}") from error
-
-
-def _images(path: Path, network: npbn.Module) -> np.ndarray:
-    """Read images in the dtype and the shape that the network takes."""
-    images = (
-        np.load(path, allow_pickle=False) if path.suffix == ".npy" else npbn.data.read_idx(path)
-    )
-    dtype = next((p.dtype for p in network.parameters()), np.dtype(np.float32))
-    images = images.astype(dtype) / dtype.type(255) if images.dtype == np.uint8 else images
-    if images.ndim < 2 or images.dtype.kind not in "fiub":
-        raise DataError(
-            f"{path}: expected images of shape (N, ...), got {images.dtype} {images.shape}"
-        )
-    first = next((m for m in network.modules() if any(True for _ in m._own(npbn.Parameter))), None)
-    if isinstance(first, npbn.Linear):
-        images = images.reshape(len(images), -1)
-    elif isinstance(first, npbn.Conv2d) and images.ndim == 3:
-        images = images[:, None]
-    return images.astype(dtype, copy=False)

@@ -1,48 +1,38 @@
-"""Networks as plain data: out, in, and guessed from a state_dict as far as its shapes tell."""
+"""Networks as plain data, out and in."""
 
 from __future__ import annotations  # np.random, named in hints, takes 20 ms to load
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from functools import cache
+from types import NoneType
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from npbn import layers
 from npbn.errors import ConfigError, NpbnError
-from npbn.layers import (
-    AdaptiveAvgPool2d,
-    AvgPool2d,
-    BatchNorm1d,
-    BatchNorm2d,
-    Conv2d,
-    Flatten,
-    Identity,
-    Linear,
-    MaxPool2d,
-    Module,
-    Parameter,
-    Sequential,
-)
+from npbn.functional.windows import pair
+from npbn.layers import Conv2d, Identity, Linear, Module, ModuleList, Parameter, Sequential
+from npbn.layers.batch_norm import BatchNorm
+from npbn.layers.plain import computes, float_dtypes
+from npbn.layers.state import check_shapes
+from npbn.quoting import printable, quoted
 from npbn.rng import generator
 
-__all__ = ["from_config", "from_state_dict", "to_config"]
+if TYPE_CHECKING:
+    import inspect
+
+__all__ = ["from_config", "to_config"]
 
 # What a description may name: every layer there is, but for bases, losses and containers.
 TYPES = {
     kind.__name__: kind
     for kind in (getattr(layers, name) for name in layers.__all__)
-    if issubclass(kind, Module) and kind not in (Module, Sequential)
+    if issubclass(kind, Module) and kind not in (Module, ModuleList, Sequential)
 }
 
-# By annotation, the types of arguments that layers take on trust (and of all that are strings).
-TRUSTED: dict[str, tuple[type, ...]] = {
-    "bool": (bool,),
-    "int": (int,),
-    "float": (int, float),
-    "float | None": (int, float, type(None)),
-    "str": (str,),
-}
+Shapes = dict[str, tuple[int, ...]]
 
 
 def to_config(net: Module) -> dict[str, Any]:
@@ -61,7 +51,8 @@ def to_config(net: Module) -> dict[str, Any]:
     ------
     ConfigError
         On a layer that is not npbn's (or a Sequential that runs its layers in a way of its own),
-        and on a layer or a Parameter that occurs twice.
+        on a layer or a Parameter that occurs twice, and on arrays that no layer of npbn's is made
+        with, such as a bias beside a weight that was set to None.
 
     Examples
     --------
@@ -82,26 +73,28 @@ def to_config(net: Module) -> dict[str, Any]:
                     f"to_config: {names[id(thing)]!r} and {name!r} are the same "
                     f"{type(thing).__name__}, which a description cannot say"
                 )
-    return _described(net, "")
-
-
-def runs_in_order(module: Module) -> bool:
-    """Tell whether a module is a Sequential that runs its layers one after another, no more.
-
-    A subclass of Sequential may do anything, such as to add its input to its output. npbn's own
-    do not: a :class:`npbn.CNN` only looks at its input before.
-    """
-    runs = type(module)._apply
-    return isinstance(module, Sequential) and runs.__module__.partition(".")[0] == "npbn"
+    try:
+        config = _described(net, "")
+        expected = state_shapes(config)
+    except RecursionError:
+        raise ConfigError("to_config: the network is nested too deeply") from None
+    shapes = {key: array.shape for key, array in net._state()}
+    for key in dict.fromkeys([*expected, *shapes]):
+        came, made = shapes.get(key, "no array"), expected.get(key, "no array")
+        if came != made:
+            raise ConfigError(
+                f"to_config: {key!r} is {came}, where a layer of such arguments has {made}"
+            )
+    return config
 
 
 def _described(module: Module, path: str) -> dict[str, Any]:
-    if runs_in_order(module):
+    if computes(module, Sequential):
         parts = {name: _described(m, f"{path}{name}.") for name, m in module.named_children()}
         return {"type": "Sequential", "layers": parts}
     # A layer that works for several processes is, without them, the one it was made from.
     kind = getattr(module, "described_as", type(module))
-    if TYPES.get(kind.__name__) is not kind:
+    if TYPES.get(kind.__name__) is not kind or not computes(module, type(module)):
         raise ConfigError(
             f"to_config: expected layers of npbn's, got {kind.__name__}"
             f"{f' as {path[:-1]!r}' if path else ''}"
@@ -109,31 +102,36 @@ def _described(module: Module, path: str) -> dict[str, Any]:
     return {"type": kind.__name__, **{name: _value(module, name) for name in _options(kind)}}
 
 
+@cache  # a file may describe any number of layers
+def _signature(kind: type[Module]) -> inspect.Signature:
+    import inspect  # takes 8 ms to load, which `import npbn` need not
+
+    return inspect.signature(kind)
+
+
+@cache
+def _hints(kind: type[Module]) -> dict[str, Any]:
+    return {**get_type_hints(kind.__init__), "dtype": str}
+
+
 def _options(kind: type[Module]) -> list[str]:
     """Return the names of a layer's arguments, but for its generator."""
     if kind is Identity:  # takes anything and means nothing by it
         return []
-    return [name for name in _parameters(kind) if name != "rng"]
-
-
-def _parameters(kind: type[Module]) -> dict[str, str]:
-    """Return the names of a layer's arguments, and their annotations as text."""
-    import inspect  # takes 8 ms to load, which `import npbn` need not
-
-    return {
-        name: p.annotation
-        if isinstance(p.annotation, str)
-        else inspect.formatannotation(p.annotation)
-        for name, p in inspect.signature(kind).parameters.items()
-    }
+    return [name for name in _signature(kind).parameters if name != "rng"]
 
 
 def _value(module: Module, name: str) -> Any:
-    if name == "dtype":
-        arrays = [*module.parameters(), *(buffer for _, buffer in module.named_buffers())]
-        return str(arrays[0].dtype) if arrays else "float32"
-    if name == "bias":
-        return module.bias is not None
+    """Return what an argument would be now: arrays may have been taken away since."""
+    match name:
+        case "dtype":
+            return str(next(iter(float_dtypes(module)), "float32"))
+        case "bias":
+            return module.bias is not None
+        case "affine":
+            return module.weight is not None
+        case "track_running_stats":
+            return module.running_mean is not None
     return _plain(getattr(module, name))
 
 
@@ -144,13 +142,21 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def from_config(config: Mapping[str, Any], *, rng: np.random.Generator | None = None) -> Module:
+def from_config(
+    config: Mapping[str, Any],
+    *,
+    state: Mapping[str, ArrayLike] | None = None,
+    rng: np.random.Generator | None = None,
+) -> Module:
     """Build the network that :func:`to_config` described, its parameters drawn anew.
 
     Parameters
     ----------
     config : mapping
         As from JSON: lists stand for tuples too.
+    state : mapping of key to array_like, optional
+        The ``state_dict`` to load into it. Its shapes are compared first, so that what a file
+        describes is not made where it does not hold the arrays.
     rng : numpy.random.Generator, optional
         Source of the initial values, and what every Dropout draws from.
 
@@ -158,6 +164,8 @@ def from_config(config: Mapping[str, Any], *, rng: np.random.Generator | None = 
     ------
     ConfigError
         If it describes no network; the message names the layer.
+    StateDictError
+        If the state is not that network's.
 
     Examples
     --------
@@ -167,210 +175,132 @@ def from_config(config: Mapping[str, Any], *, rng: np.random.Generator | None = 
       (0): ReLU()
     )
     """
-    return _built(config, "", generator(rng))
+    try:
+        if state is None:
+            return _built(config, "", generator(rng))
+        check_shapes("from_config", state_shapes(config), state)
+        net = _built(config, "", generator(rng))
+    except RecursionError:
+        raise ConfigError("from_config: the network is nested too deeply") from None
+    net.load_state_dict(state)
+    return net
+
+
+def state_shapes(config: Mapping[str, Any]) -> Shapes:
+    """Return keys and shapes of a described network's ``state_dict``, making no array."""
+    return dict(_shapes(config, ""))
+
+
+def _shapes(config: Any, path: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+    where, kind, options = _taken(config, path)
+    if kind is Sequential:
+        for name, part in options.items():
+            yield from _shapes(part, f"{path}{name}.")
+    else:
+        yield from arrays_of(kind, checked_options(kind, options, where), where, path).items()
 
 
 def _built(config: Any, path: str, rng: np.random.Generator) -> Module:
-    where = f"from_config{f': {path[:-1]}' if path else ''}"
+    where, kind, options = _taken(config, path)
+    if kind is Sequential:
+        built = {name: _built(m, f"{path}{name}.", rng) for name, m in options.items()}
+        return sequential_of(built, where)
+    return layer_of(kind, checked_options(kind, options, where), where, rng)
+
+
+def _taken(config: Any, path: str) -> tuple[str, type[Module], Mapping[str, Any]]:
+    """Return where a description stands, the class, and its arguments or a Sequential's layers."""
+    where = f"from_config{f': {printable(path[:-1])}' if path else ''}"
     if not isinstance(config, Mapping) or not isinstance(config.get("type"), str):
-        raise ConfigError(f"{where}: expected a mapping with a 'type', got {config!r:.200}")
+        raise ConfigError(f"{where}: expected a mapping with a 'type', got {quoted(config)}")
     options = {name: value for name, value in config.items() if name != "type"}
     if config["type"] == "Sequential":
         parts = options.get("layers")
         if not isinstance(parts, Mapping) or len(options) > 1:
             raise ConfigError(f"{where}: expected 'layers' by name and nothing else")
-        built = {name: _built(m, f"{path}{name}.", rng) for name, m in parts.items()}
-        return _sequential(built, where)
+        return where, Sequential, parts
     kind = TYPES.get(config["type"])
     if kind is None:
         raise ConfigError(
-            f"{where}: expected one of Sequential, {', '.join(TYPES)}, got {config['type']!r}"
+            f"{where}: expected one of Sequential, {', '.join(TYPES)}, got {quoted(config['type'])}"
         )
-    return _layer(kind, options, where, rng)
+    return where, kind, options
 
 
-def _sequential(parts: Mapping[str, Module], where: str) -> Sequential:
+def sequential_of(parts: Mapping[str, Module], where: str) -> Sequential:
+    """Return the layers as a Sequential, or raise ConfigError."""
     try:
         return Sequential(parts)
     except KeyError as error:  # a name that cannot be
-        raise ConfigError(f"{where}: {error.args[0]}") from error
+        raise ConfigError(f"{where}: {printable(error.args[0])}") from error
 
 
-def _layer(
-    kind: type[Module], options: Mapping[str, Any], where: str, rng: np.random.Generator
-) -> Module:
-    annotations, known = _parameters(kind), _options(kind)
+def checked_options(kind: type[Module], options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return a layer's arguments as Python has them, or raise ConfigError.
+
+    Of those that layers take on trust the types are compared with the hints of the constructor.
+    """
+    known = _options(kind)
     unknown = [name for name in options if name not in known]
     if unknown:
-        raise ConfigError(f"{where}: {kind.__name__} takes no {', '.join(map(repr, unknown))}")
+        raise ConfigError(
+            f"{where}: {kind.__name__} takes no {', '.join(map(quoted, unknown[:5]))}"
+        )
+    hints = _hints(kind)
     options = {name: _plain(value) for name, value in options.items()}
     for name, value in options.items():
-        annotation = "str" if name == "dtype" else annotations[name]
-        if type(value) not in TRUSTED.get(annotation, (type(value),)):
+        if type(value) not in _accepted(hints[name], value):
+            hint = str(hints[name]) if get_args(hints[name]) else hints[name].__name__
             raise ConfigError(
-                f"{where}: {kind.__name__} takes {name} as {annotation}, got {value!r:.200}"
+                f"{where}: {kind.__name__} takes {name} as {hint}, got {quoted(value)}"
             )
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    if "rng" in annotations:
-        options["rng"] = rng
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+
+
+def _accepted(hint: Any, value: Any) -> tuple[type, ...]:
+    """Return the types that a hint allows; of one with tuples in it, which layers check, any."""
+    kinds = get_args(hint) or (hint,)
+    if not all(kind in (bool, int, float, str, NoneType) for kind in kinds):
+        return (type(value),)
+    return (*kinds, int) if float in kinds else kinds
+
+
+def layer_of(
+    kind: type[Module], options: Mapping[str, Any], where: str, rng: np.random.Generator
+) -> Module:
+    """Return a layer of arguments that have been checked, or raise ConfigError."""
+    draws = {"rng": rng} if "rng" in _signature(kind).parameters else {}
     try:
-        return kind(**options)
-    except (NpbnError, TypeError, ValueError, OverflowError) as error:
+        return kind(**options, **draws)
+    except (NpbnError, TypeError, ValueError, OverflowError, MemoryError) as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
-# -- from shapes ----------------------------------------------------------------------------------
-
-
-def from_state_dict(
-    state: Mapping[str, ArrayLike], layers: Mapping[str, Any] | None = None
-) -> Sequential:
-    """Rebuild a Sequential from the names and shapes in a state_dict, and load that.
-
-    A two-dimensional weight is a Linear's, a four-dimensional one a Conv2d's, and one beside a
-    `running_mean` a BatchNorm's, of images after a convolution or pooling. What shapes do not
-    tell has to be said in `layers`: where layers without parameters stand (ReLU, pooling, ...),
-    and stride, padding, dilation and groups of a convolution.
-
-    What a state_dict shows no trace of cannot be asked for, and is taken to be as usual: nothing
-    follows the last layer that has arrays, and BatchNorm has torch's eps, 1e-5, and momentum, 0.1.
-    Say it in `layers` where that is not so.
-
-    Parameters
-    ----------
-    state : mapping of key to array_like
-    layers : mapping of name to Module, dict or None, optional
-        Every layer by name, in order: a Module, which becomes part of the network, for those that
-        have no parameters; else a dict of arguments that the shapes do not tell, or None for no
-        such. Needed unless the layers are numbered, as torch's Sequential does, without a gap, and
-        none is a convolution.
-
-    Raises
-    ------
-    ConfigError
-        Says what it needs to be told.
-    StateDictError
-        If arrays of a layer are missing, superfluous or of another shape than its others say.
-
-    Examples
-    --------
-    >>> from npbn import ReLU
-    >>> state = Sequential(fc1=Linear(4, 3), relu=ReLU(), fc2=Linear(3, 2)).state_dict()
-    >>> from_state_dict(state, {"fc1": None, "relu": ReLU(), "fc2": None})
-    Sequential(
-      (fc1): Linear(in_features=4, out_features=3, bias=True)
-      (relu): ReLU()
-      (fc2): Linear(in_features=3, out_features=2, bias=True)
-    )
-    """
-    groups: dict[str, dict[str, np.ndarray]] = {}
-    for key, value in state.items():
-        name, _, last = str(key).rpartition(".")
-        groups.setdefault(name, {})[last] = _array(key, value)
-    if "" in groups or not groups:
-        raise ConfigError(
-            "from_state_dict: expected keys such as '0.weight', got "
-            f"{sorted(map(str, state))[:5] or 'none'}"
-        )
-    nested = [name for name in groups if "." in name]
-    if nested:
-        raise ConfigError(
-            f"from_state_dict: {nested[0]!r} is a layer of a layer: build that network by "
-            "from_config"
-        )
-    told = _numbered(groups) if layers is None else layers
-    missing = [name for name in groups if name not in told]
-    if missing:
-        raise ConfigError(f"from_state_dict: layers says nothing of {', '.join(missing)}")
-    built: dict[str, Module] = {}
-    for name, said in told.items():
-        built[name] = said if isinstance(said, Module) else _shaped(name, groups, said, built)
-    net = _sequential(built, "from_state_dict")
-    net.load_state_dict(state)
-    return net
-
-
-def _array(key: str, value: ArrayLike) -> np.ndarray:
+def arrays_of(kind: type[Module], options: Mapping[str, Any], where: str, path: str) -> Shapes:
+    """Return keys and shapes of a layer's arrays, which its arguments tell."""
     try:
-        return np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:  # torch's bfloat16, ragged lists
-        raise ConfigError(f"from_state_dict: {key}: expected an array ({error})") from error
+        bound = _signature(kind).bind(**options)
+        bound.apply_defaults()
+        shapes = _arrays_of(kind, bound.arguments)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return {f"{path}{name}": shape for name, shape in shapes.items()}
 
 
-def _numbered(groups: Mapping[str, Any]) -> dict[str, None]:
-    """Return the names in order, if nothing can stand between them."""
-    if not all(name.isdecimal() for name in groups):
-        raise ConfigError(
-            f"from_state_dict: the names {', '.join(groups)} do not tell where layers without "
-            "parameters stand; pass layers={name: None or Module, ...} with all in order, "
-            "such as layers={'fc1': None, 'relu': npbn.ReLU(), 'fc2': None}"
-        )
-    numbers = sorted(map(int, groups))
-    gaps = [str(number) for number in range(numbers[-1]) if number not in numbers]
-    if gaps:
-        raise ConfigError(
-            f"from_state_dict: layer {', '.join(gaps)} has no parameters: what is it? Pass "
-            f"layers={{..., {gaps[0]!r}: npbn.ReLU(), ...}} with all in order, None for the others"
-        )
-    return dict.fromkeys(map(str, numbers))
-
-
-def _shaped(
-    name: str,
-    groups: Mapping[str, Mapping[str, np.ndarray]],
-    said: Mapping[str, Any] | None,
-    before: Mapping[str, Module],
-) -> Module:
-    """Return the layer that the shapes under a name belong to."""
-    where = f"from_state_dict: {name}"
-    if not isinstance(said, Mapping | None):
-        raise ConfigError(f"{where}: expected a Module, a dict or None in layers, got {said!r}")
-    arrays, options = groups.get(name, {}), dict(said or {})
-    weight, bias = arrays.get("weight"), "bias" in arrays
-    rank = 0 if weight is None else weight.ndim
-    kind: type[Module]
-    if "running_mean" in arrays:
-        kind = _kind_of_batch_norm(before, where)
-        found = {
-            "num_features": arrays["running_mean"].size,
-            "affine": weight is not None,
-            "bias": bias,
-        }
-    elif rank == 2:
-        kind = Linear
-        found = {"in_features": weight.shape[1], "out_features": len(weight), "bias": bias}
-    elif rank == 4:
-        kind = Conv2d
-        if said is None:
-            raise ConfigError(
-                f"{where}: the shape of a convolution does not tell stride, padding, dilation and "
-                f"groups; pass them, layers={{..., {name!r}: {{'stride': 1, 'padding': 1}}, ...}}"
-            )
-        groups_said = options.get("groups", 1)
-        found = {
-            # Of wrong groups Conv2d will tell.
-            "in_channels": weight.shape[1] * (groups_said if type(groups_said) is int else 1),
-            "out_channels": len(weight),
-            "kernel_size": weight.shape[2:],
-            "bias": bias,
-        }
-    else:
-        shapes = {key: array.shape for key, array in arrays.items()}
-        raise ConfigError(
-            f"{where}: expected the arrays of a Linear, BatchNorm or Conv2d, got {shapes or 'none'}"
-            "; pass it as a Module"
-        )
-    some = arrays["running_mean"] if weight is None else weight
-    return _layer(kind, {**found, "dtype": str(some.dtype), **options}, where, generator(None))
-
-
-def _kind_of_batch_norm(before: Mapping[str, Module], where: str) -> type[Module]:
-    """Return the BatchNorm for what the nearest layer before it that tells a rank gives."""
-    for layer in reversed(before.values()):
-        if isinstance(layer, Conv2d | MaxPool2d | AvgPool2d | AdaptiveAvgPool2d | BatchNorm2d):
-            return BatchNorm2d
-        if isinstance(layer, Linear | Flatten | BatchNorm1d):
-            return BatchNorm1d
-    raise ConfigError(
-        f"{where}: no layer before this BatchNorm tells the rank of its input; pass it as a Module"
-    )
+def _arrays_of(kind: type[Module], told: Mapping[str, Any]) -> Shapes:
+    shapes: Shapes = {}
+    if issubclass(kind, Linear):
+        shapes["weight"] = (told["out_features"], told["in_features"])
+    elif issubclass(kind, Conv2d):
+        kernel = pair(kind.__name__, "kernel_size", told["kernel_size"], 1)
+        inputs = told["in_channels"] // told["groups"]
+        shapes["weight"] = (told["out_channels"], inputs, *kernel)
+    elif issubclass(kind, BatchNorm):
+        features = (told["num_features"],)
+        if told.get("affine", True):
+            shapes["weight"] = features
+        if told.get("track_running_stats", True):
+            shapes |= {"running_mean": features, "running_var": features, "num_batches_tracked": ()}
+    if "weight" in shapes and told["bias"]:
+        shapes["bias"] = shapes["weight"][:1]
+    return shapes

@@ -1,4 +1,4 @@
-"""The exceptions of npbn; each is also the builtin a caller would expect."""
+"""The exceptions of npbn; each is also one of Python's."""
 
 __all__ = [
     "BackwardError",
@@ -15,7 +15,11 @@ __all__ = [
 
 
 class NpbnError(Exception):
-    """Base class of npbn's errors (arguments of a wrong value raise a plain ValueError)."""
+    """Base class of npbn's errors.
+
+    An argument that is out of range or of the wrong kind raises a plain ValueError, an object of
+    the wrong class (a layer, a generator, a data set) a plain TypeError.
+    """
 
 
 class ShapeError(NpbnError, ValueError):
@@ -35,7 +39,7 @@ class StateDictError(NpbnError, RuntimeError):
 
 
 class BackwardError(NpbnError, RuntimeError):
-    """``backward`` was called with no forward pass waiting for it."""
+    """``backward`` was called without a forward pass to go back through."""
 
 
 class DataError(NpbnError, ValueError):
@@ -43,12 +47,12 @@ class DataError(NpbnError, ValueError):
 
 
 class CheckpointError(NpbnError, ValueError):
-    """A file of a network's state is damaged, foreign, or not to be trusted."""
+    """A file with a state is damaged, of another kind, or unsafe to load."""
 
 
 class ConfigError(NpbnError, ValueError):
-    """A description fits no network, or a network cannot be described, folded or exported so."""
+    """A description fits no network, or a network cannot be described, folded or exported."""
 
 
 class DistributedError(NpbnError, RuntimeError):
-    """Training on several processes cannot go on: one failed, is gone, or does something else."""
+    """Training on several processes failed on one of them, or they are at different steps."""

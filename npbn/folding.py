@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npbn.config import runs_in_order
 from npbn.errors import ConfigError
 from npbn.layers import (
     BatchNorm1d,
@@ -33,6 +32,7 @@ from npbn.layers import (
     Sequential,
 )
 from npbn.layers.batch_norm import BatchNorm
+from npbn.layers.plain import computes
 
 __all__ = ["fold_batch_norm"]
 
@@ -75,7 +75,7 @@ def fold_batch_norm(net: Sequential) -> Sequential:
       (relu): ReLU()
     )
     """
-    if not isinstance(net, Sequential) or not runs_in_order(net):
+    if not computes(net, Sequential):
         raise ConfigError(
             "fold_batch_norm: expected a Sequential that runs its layers one after another, got "
             f"{type(net).__name__}"
@@ -104,9 +104,15 @@ def fold_batch_norm(net: Sequential) -> Sequential:
             )
             raise ConfigError(
                 f"fold_batch_norm: {step.name} cannot be folded: {'; '.join(reasons)} "
-                "(BatchNorm1d goes into Linear, BatchNorm2d into Conv2d)"
+                f"({_ways(step.layer)})"
             )
     return net
+
+
+def _ways(norm: BatchNorm) -> str:
+    if hasattr(norm, "comm"):
+        return "a SyncBatchNorm is first turned back: npbn.distributed.revert_sync_batch_norm(net)"
+    return "BatchNorm1d goes into Linear, BatchNorm2d into Conv2d"
 
 
 class _Step(NamedTuple):
@@ -120,21 +126,16 @@ class _Step(NamedTuple):
 def _steps(net: Sequential, path: str) -> Iterator[_Step]:
     """Yield the layers in the order in which they run."""
     for name, layer in net._submodules():
-        if runs_in_order(layer):
+        if computes(layer, Sequential):
             yield from _steps(layer, f"{path}{name}.")
             continue
         holds = any(isinstance(module, BatchNorm) for module in layer.modules())
-        if holds and not _computes(layer, BatchNorm):
+        if holds and not computes(layer, BatchNorm):
             raise ConfigError(
                 f"fold_batch_norm: {path}{name} is a {type(layer).__name__}, which is or holds a "
                 "BatchNorm and does not say what it does with it"
             )
         yield _Step(f"{path}{name}", layer, net)
-
-
-def _computes(layer: Module, *kinds: type[Module]) -> bool:
-    """Tell whether a layer computes what one of these kinds does; a subclass need not."""
-    return any(type(layer)._apply is kind._apply for kind in kinds)
 
 
 def _check(step: _Step, places: Counter[int]) -> None:
@@ -151,7 +152,7 @@ def _neighbour(step: _Step, steps: list[_Step], side: str) -> Module | None:
     """Return the nearest layer on this side that does anything in evaluation."""
     i = steps.index(step)
     beside = steps[:i][::-1] if side == BEFORE else steps[i + 1 :]
-    return next((s.layer for s in beside if not _computes(s.layer, Identity, Dropout)), None)
+    return next((s.layer for s in beside if not computes(s.layer, Identity, Dropout)), None)
 
 
 def _obstacle(norm: BatchNorm, layer: Module | None, side: str, places: Counter[int]) -> str | None:
@@ -160,8 +161,8 @@ def _obstacle(norm: BatchNorm, layer: Module | None, side: str, places: Counter[
         return f"{side} it stands nothing"
     stands = f"{side} it stands {repr(layer).splitlines()[0]}"
     # Of other ranks of input the two have other axes in mind.
-    if not (isinstance(norm, BatchNorm1d) and _computes(layer, Linear)) and not (
-        isinstance(norm, BatchNorm2d) and _computes(layer, Conv2d)
+    if not (isinstance(norm, BatchNorm1d) and computes(layer, Linear)) and not (
+        isinstance(norm, BatchNorm2d) and computes(layer, Conv2d)
     ):
         return stands
     if places[id(layer)] > 1:

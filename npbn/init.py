@@ -1,13 +1,13 @@
-"""Initialisation in place, each draw from a Generator that is passed; torch's names and defaults.
+"""Initialisation in place, with torch's names and defaults.
 
-The functions fill a Parameter (or an array) and return it. Values are drawn in float64 and
-rounded to its dtype, so that one seed gives one network whatever the dtype.
+The functions fill a Parameter or an array with numbers from a Generator, and return it. They draw
+float64 and round to its dtype: a seed gives the same network in each dtype.
 """
 
 from __future__ import annotations  # np.random, named in hints, takes 20 ms to load
 
 import math
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -16,20 +16,41 @@ from npbn.rng import generator
 
 __all__ = ["calculate_fan_in", "kaiming_uniform_", "normal_", "uniform_"]
 
-Fillable = TypeVar("Fillable")  # a Parameter or an ndarray: np.asarray shares its memory
+
+class _Parameter(Protocol):
+    """A :class:`npbn.Parameter`: ``np.asarray`` shares its memory."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def changed(self) -> None: ...
+
+
+Fillable = TypeVar("Fillable", bound=_Parameter | np.ndarray)
 
 
 def calculate_fan_in(parameter: Fillable) -> int:
-    """Return the number of inputs that one output of a weight sums over.
+    """Return the number of terms in each sum that a weight computes.
 
     Parameters
     ----------
     parameter : Parameter or ndarray, shape (out, in, ...)
+        A weight.
+
+    Returns
+    -------
+    int
+        The product of all axes but the first.
 
     Raises
     ------
     ShapeError
         If it has fewer than two axes.
+
+    Examples
+    --------
+    >>> calculate_fan_in(np.empty((8, 4, 3, 3)))
+    36
     """
     if len(parameter.shape) < 2:
         raise ShapeError(f"calculate_fan_in: expected shape (out, in, ...), got {parameter.shape}")
@@ -43,7 +64,28 @@ def uniform_(
     *,
     rng: np.random.Generator | None = None,
 ) -> Fillable:
-    """Fill with draws from U(a, b); return it."""
+    """Fill with numbers from the uniform distribution U(a, b); return the parameter.
+
+    Parameters
+    ----------
+    parameter : Parameter or ndarray
+        Changed in place.
+    a, b : float
+        Limits.
+    rng : numpy.random.Generator, optional
+        None is a new ``np.random.default_rng()``.
+
+    Returns
+    -------
+    Parameter or ndarray
+        `parameter`.
+
+    Examples
+    --------
+    >>> values = uniform_(np.empty(1000), -2, 2, rng=np.random.default_rng(0))
+    >>> bool((abs(values) <= 2).all())
+    True
+    """
     return _filled(parameter, generator(rng).uniform(a, b, parameter.shape))
 
 
@@ -54,17 +96,60 @@ def normal_(
     *,
     rng: np.random.Generator | None = None,
 ) -> Fillable:
-    """Fill with draws from the normal distribution N(mean, std²); return it."""
+    """Fill with numbers from the normal distribution N(mean, std²); return the parameter.
+
+    Parameters
+    ----------
+    parameter : Parameter or ndarray
+        Changed in place.
+    mean, std : float
+        Mean and standard deviation.
+    rng : numpy.random.Generator, optional
+        None is a new ``np.random.default_rng()``.
+
+    Returns
+    -------
+    Parameter or ndarray
+        `parameter`.
+
+    Examples
+    --------
+    >>> values = normal_(np.empty(100), mean=3.0, std=0.0, rng=np.random.default_rng(0))
+    >>> bool((values == 3).all())
+    True
+    """
     return _filled(parameter, generator(rng).normal(mean, std, parameter.shape))
 
 
 def kaiming_uniform_(
     parameter: Fillable, a: float = 0.0, *, rng: np.random.Generator | None = None
 ) -> Fillable:
-    """Fill with draws from U(−bound, bound), bound = sqrt(6 / ((1 + a²) fan_in)).
+    """Fill with numbers from U(−bound, bound), bound = sqrt(6 / ((1 + a²) fan_in)).
 
-    K. He et al., "Delving Deep into Rectifiers", 2015, arXiv:1502.01852, section 2.2. With
-    a = √5 the bound is 1 / sqrt(fan_in): torch's default for the weight of a Linear.
+    With a = √5 the bound is 1 / sqrt(fan_in): torch's default for the weight of a Linear.
+
+    Parameters
+    ----------
+    parameter : Parameter or ndarray, shape (out, in, ...)
+        Changed in place.
+    a : float
+        Slope, for negative inputs, of the leaky ReLU after the layer.
+    rng : numpy.random.Generator, optional
+        None is a new ``np.random.default_rng()``.
+
+    Returns
+    -------
+    Parameter or ndarray
+        `parameter`.
+
+    Raises
+    ------
+    ShapeError
+        If it has fewer than two axes.
+
+    References
+    ----------
+    K. He et al., "Delving Deep into Rectifiers", 2015, arXiv:1502.01852, section 2.2.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Networks to compare."""
+"""The networks of the comparisons with torch: MLP and CNN."""
 
 from __future__ import annotations  # np.random, named in hints, takes 20 ms to load
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from npbn.arguments import check_bool
 from npbn.errors import ShapeError
 from npbn.functional.windows import pair
 from npbn.layers import (
@@ -27,17 +28,27 @@ __all__ = ["CNN", "MLP"]
 class MLP(Sequential):
     """The reference network: three fully connected layers, with BatchNorm or without.
 
-    With: fc1 → batch_norm1 → relu → fc2 → batch_norm2 → fc3, fc1 and fc2 without a bias,
-    which BatchNorm would cancel. (There is no activation after the second block: it is the
-    published network, kept as it is.) Without: fc1 → relu → fc2 → fc3, all with bias.
+    With BatchNorm its layers are fc1, batch_norm1, relu, fc2, batch_norm2 and fc3; fc1 and fc2
+    have no bias, which BatchNorm would cancel. Without BatchNorm they are fc1, relu, fc2 and fc3,
+    all with bias. There is no activation before fc3, as in the published network.
 
     Parameters
     ----------
     input_size, hidden_dim, output_size : int
+        Features of the input, of both hidden layers, and of the output.
     use_batch_norm : bool
+        Whether there are BatchNorm layers.
     dtype : {float32, float64, float16}
+        Of the parameters; the input has the same.
     rng : numpy.random.Generator, optional
         Source of the initial values.
+
+    Raises
+    ------
+    ValueError
+        On a size that is no integer of at least 0, or `use_batch_norm` not a bool.
+    ShapeError, DtypeError
+        On an input that is not (N, input_size) or of another dtype.
 
     Examples
     --------
@@ -65,6 +76,7 @@ class MLP(Sequential):
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | None = None,
     ):
+        check_bool("MLP", "use_batch_norm", use_batch_norm)
         rng = generator(rng)
         bias = not use_batch_norm
         fc1 = Linear(input_size, hidden_dim, bias, dtype=dtype, rng=rng)
@@ -86,18 +98,21 @@ class MLP(Sequential):
 class CNN(Sequential):
     """A convolutional network: two blocks that halve the image, then two fully connected layers.
 
-    A block is conv → batch_norm → relu → pool: a 3 x 3 convolution that keeps the size, to 16
-    and then 32 channels, and the largest of every 2 x 2 pixels. Without BatchNorm the
-    convolutions have a bias, which it would cancel.
+    A block is a 3 x 3 convolution that keeps the size, BatchNorm, ReLU and max pooling over 2 x 2
+    pixels; the convolutions have 16 and 32 output channels, and a bias if there is no BatchNorm.
 
     Parameters
     ----------
     in_channels : int
+        Channels of the image.
     image_size : int or (int, int)
         Side of a square image, or height and width; each at least 4.
     hidden_dim, output_size : int
+        Features between the fully connected layers, and of the output.
     use_batch_norm : bool
+        Whether there are BatchNorm layers.
     dtype : {float32, float64, float16}
+        Of the parameters; the input has the same.
     rng : numpy.random.Generator, optional
         Source of the initial values.
 
@@ -111,7 +126,8 @@ class CNN(Sequential):
     ShapeError, DtypeError
         On an input that is not (N, in_channels, height, width) or of another dtype.
     ValueError
-        On an `image_size` that cannot be halved twice.
+        On an `image_size` below 4, another size that is no integer of at least 1 (or 0 for
+        features), or `use_batch_norm` not a bool.
 
     Examples
     --------
@@ -146,9 +162,10 @@ class CNN(Sequential):
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | None = None,
     ):
+        check_bool("CNN", "use_batch_norm", use_batch_norm)
         rng = generator(rng)
         self.image_size = height, width = pair("CNN", "image_size", image_size, least=4)
-        conv = {"kernel_size": 3, "padding": 1, "bias": not use_batch_norm}
+        conv: dict[str, Any] = {"kernel_size": 3, "padding": 1, "bias": not use_batch_norm}
         layers = {
             "conv1": Conv2d(in_channels, 16, **conv, dtype=dtype, rng=rng),
             "batch_norm1": BatchNorm2d(16, dtype=dtype) if use_batch_norm else None,
@@ -165,11 +182,9 @@ class CNN(Sequential):
         }
         super().__init__({name: layer for name, layer in layers.items() if layer is not None})
 
-    def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, Any]:
-        # Convolutions take every size: fc1 would refuse a wrong one after BatchNorm had tracked it.
-        x = np.asarray(x)
-        expected = (self.conv1.in_channels, *self.image_size)
-        if x.ndim != 4 or x.shape[1:] != expected:
+    def _check_input(self, x: ArrayLike) -> None:
+        # Convolutions take any size; fc1 would refuse a wrong one in terms of its features.
+        shape, expected = np.shape(x), (self.conv1.in_channels, *self.image_size)
+        if len(shape) != 4 or shape[1:] != expected:
             sizes = ", ".join(map(str, expected))
-            raise ShapeError(f"CNN: expected input of shape (N, {sizes}), got {x.shape}")
-        return super()._apply(x, predict)
+            raise ShapeError(f"CNN: expected input of shape (N, {sizes}), got {shape}")

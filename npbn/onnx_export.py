@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npbn.errors import ConfigError
+from npbn.errors import ConfigError, NpbnError
 from npbn.folding import fold_batch_norm
 from npbn.functional.windows import pair
 from npbn.layers import (
@@ -27,14 +27,18 @@ from npbn.layers import (
     Sigmoid,
 )
 from npbn.layers.batch_norm import BatchNorm
+from npbn.layers.plain import computes, float_dtypes
 
 if TYPE_CHECKING:
     import onnx
 
 __all__ = ["export_onnx"]
 
-# Operators of this version are what onnxruntime has run since 1.14; IR 8 belongs to it.
+# Operators of this version are what onnxruntime has run since 1.14; IR 8 belongs to it. With
+# ceil_mode it counts a window that begins in the padding behind the image, which torch and
+# onnxruntime's kernels drop: 22 (IR 10, onnxruntime 1.20) does not.
 OPSET, IR_VERSION = 18, 8
+CEIL_OPSET, CEIL_IR_VERSION = 22, 10
 
 
 def export_onnx(
@@ -56,15 +60,16 @@ def export_onnx(
     path : path
         Written as a whole or not at all.
     input_shape : sequence of int, optional
-        The shape of one sample, such as (784,) or (1, 28, 28). By default as the first layer with
-        parameters tells it, height and width left open.
+        The shape of one sample, such as (784,) or (1, 28, 28), which ``net.predict`` has to take.
+        By default as the first layer with parameters tells it, height and width left open.
     fold : bool
         Whether to fold BatchNorm first (:func:`npbn.fold_batch_norm`).
 
     Raises
     ------
     ConfigError
-        On a layer that has no such operator.
+        On a layer that has no such operator, a subclass that may compute anything, and an
+        `input_shape` that the network does not take.
     ModuleNotFoundError
         Without the ``onnx`` package.
     """
@@ -75,6 +80,8 @@ def export_onnx(
     from npbn.checkpoint import atomic
 
     model = _model(fold_batch_norm(net) if fold else net, input_shape)
+    if input_shape is not None:
+        _check_input_shape(net, tuple(input_shape))
     onnx.checker.check_model(model, full_check=True)
     atomic.replace(os.fspath(path), lambda name: Path(name).write_bytes(model.SerializeToString()))
 
@@ -92,9 +99,7 @@ class _Graph:
         from onnx import helper
 
         inputs, self.value = [self.value, *constants], f"{name}.y"
-        self.nodes.append(
-            helper.make_node(operator, inputs, [self.value], name=name or operator, **options)
-        )
+        self.nodes.append(helper.make_node(operator, inputs, [self.value], name=name, **options))
 
     def constant(self, name: str, array: np.ndarray) -> str:
         """Add an array; return its name."""
@@ -112,26 +117,45 @@ def _model(net: Module, input_shape: Sequence[int] | None) -> onnx.ModelProto:
 
     steps = list(_steps(net, ""))
     shape = _input_shape(steps) if input_shape is None else list(input_shape)
-    dtypes = {p.dtype for p in net.parameters()}
-    if len(dtypes) > 1:
-        raise ConfigError(f"export_onnx: expected parameters of one dtype, got {dtypes}")
-    dtype = dtypes.pop() if dtypes else np.dtype(np.float32)
+    dtype = _dtype(net)
     graph = _Graph(len(shape) + 1, dtype)
     for name, layer in steps:
         _add(graph, name, layer)
-    graph.nodes.append(helper.make_node("Identity", [graph.value], ["y"], name="output"))
+    # Without a name, which a layer's could be; the names of values are, those of layers with a dot.
+    graph.nodes.append(helper.make_node("Identity", [graph.value], ["y"]))
     kind = helper.np_dtype_to_tensor_dtype(dtype)
     x = helper.make_tensor_value_info("x", kind, ["batch", *shape])
     y = helper.make_tensor_value_info("y", kind, ["batch"] + [None] * (graph.rank - 1))
     made = helper.make_graph(graph.nodes, type(net).__name__, [x], [y], graph.constants)
+    ceil = any(getattr(layer, "ceil_mode", False) for _, layer in steps)
     model = helper.make_model(
         made,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", CEIL_OPSET if ceil else OPSET)],
+        ir_version=CEIL_IR_VERSION if ceil else IR_VERSION,
         producer_name="npbn",
         producer_version=version(),
     )
     return model
+
+
+def _check_input_shape(net: Module, shape: tuple[int, ...]) -> None:
+    """Have the network predict one sample of zeros."""
+    if not all(isinstance(size, int | np.integer) and size > 0 for size in shape):
+        raise ConfigError(f"export_onnx: expected an input_shape of positive ints, got {shape}")
+    try:
+        net.predict(np.zeros((1, *shape), _dtype(net)))
+    except (NpbnError, ValueError, MemoryError) as error:
+        raise ConfigError(f"export_onnx: input_shape {shape} does not fit: {error}") from error
+
+
+def _dtype(net: Module) -> np.dtype:
+    dtypes = float_dtypes(net)
+    if len(dtypes) > 1:
+        raise ConfigError(
+            "export_onnx: expected parameters and statistics of one dtype, got "
+            f"{', '.join(map(str, dtypes))}"
+        )
+    return dtypes[0] if dtypes else np.dtype(np.float32)
 
 
 def _steps(net: Module, path: str) -> Any:
@@ -139,43 +163,48 @@ def _steps(net: Module, path: str) -> Any:
     if not isinstance(net, Sequential):
         yield path or type(net).__name__.lower(), net
         return
+    if not computes(net, Sequential):
+        raise ConfigError(
+            f"export_onnx: {path or 'the network'}: {type(net).__name__} may run its layers in a "
+            "way of its own, which has no operator"
+        )
     for name, layer in net._submodules():
+        if not all(character < "\ud800" or character > "\udfff" for character in name):
+            raise ConfigError(f"export_onnx: the name {name!r} of a layer is no Unicode text")
         yield from _steps(layer, f"{path}.{name}" if path else name)
 
 
 def _input_shape(steps: list[tuple[str, Module]]) -> list[int | str]:
     """Return the shape of a sample, as far as the first layer with parameters tells it."""
     for _, layer in steps:
-        if isinstance(layer, Linear):
+        if computes(layer, Linear):
             return [layer.in_features]
-        if isinstance(layer, Conv2d):
+        if computes(layer, Conv2d):
             return [layer.in_channels, "height", "width"]
-        if isinstance(layer, BatchNorm) or not isinstance(
-            layer, ReLU | Sigmoid | Identity | Dropout
-        ):
+        if not computes(layer, ReLU, Sigmoid, Identity, Dropout):
             break
     raise ConfigError(
         "export_onnx: the first layer does not tell the shape of a sample; pass input_shape, "
-        "such as (784,) or (1, 28, 28)"
+        "such as (784,) or (1, 28, 28), or on the command line --input-shape 1,28,28"
     )
 
 
 def _add(graph: _Graph, name: str, layer: Module) -> None:
     """Add the operators of one layer."""
-    if isinstance(layer, Identity | Dropout):
+    if computes(layer, Identity, Dropout):
         return
-    if isinstance(layer, ReLU | Sigmoid):
+    if computes(layer, ReLU, Sigmoid):
         graph.add("Relu" if isinstance(layer, ReLU) else "Sigmoid", name)
-    elif isinstance(layer, Linear):
+    elif computes(layer, Linear):
         _add_linear(graph, name, layer)
-    elif isinstance(layer, BatchNorm):
+    elif computes(layer, BatchNorm):
         _add_batch_norm(graph, name, layer)
-    elif isinstance(layer, Flatten):
+    elif computes(layer, Flatten):
         if layer.start_dim != 1 or layer.end_dim not in (-1, graph.rank - 1):
             raise ConfigError(f"export_onnx: {name}: expected Flatten() of all but N, got {layer}")
         graph.add("Flatten", name, axis=1)
         graph.rank = 2
-    elif isinstance(layer, Conv2d | MaxPool2d | AvgPool2d | AdaptiveAvgPool2d):
+    elif computes(layer, Conv2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d):
         if graph.rank != 4:
             raise ConfigError(
                 f"export_onnx: {name}: {layer} takes images; pass input_shape=(C, H, W)"
@@ -197,7 +226,12 @@ def _add_linear(graph: _Graph, name: str, layer: Linear) -> None:
 
 
 def _add_batch_norm(graph: _Graph, name: str, layer: BatchNorm) -> None:
-    if layer.running_mean is None:
+    if graph.rank not in layer.input_shapes:
+        raise ConfigError(
+            f"export_onnx: {name}: {layer} takes {' or '.join(layer.input_shapes.values())}, and "
+            f"gets {graph.rank} axes"
+        )
+    if layer.running_mean is None or layer.running_var is None:
         raise ConfigError(
             f"export_onnx: {name} keeps no running statistics (track_running_stats=False)"
         )
@@ -208,8 +242,11 @@ def _add_batch_norm(graph: _Graph, name: str, layer: BatchNorm) -> None:
         "running_mean": layer.running_mean,
         "running_var": layer.running_var,
     }
+    epsilon = float(np.float32(layer.eps))  # as ONNX has it; float64 notices the rest of it
+    if graph.dtype == np.float64:
+        arrays["running_var"] = arrays["running_var"] + (layer.eps - epsilon)
     constants = [graph.constant(f"{name}.{key}", array) for key, array in arrays.items()]
-    graph.add("BatchNormalization", name, constants, epsilon=layer.eps)
+    graph.add("BatchNormalization", name, constants, epsilon=epsilon)
 
 
 def _add_of_images(graph: _Graph, name: str, layer: Module) -> None:

@@ -1,4 +1,4 @@
-"""What is one of several ranks is refused where it would be taken for the whole."""
+"""Loaders and networks of one rank of several are refused by functions for a single process."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ from npbn.errors import DistributedError
 
 
 def of_one_process(who: str, loader: Any, *modules: Any) -> None:
-    """Raise DistributedError if a loader gives shards, or a network is one of several ranks."""
-    for part in (loader, getattr(loader, "iterable", None), *modules):  # of a progress bar
+    """Raise DistributedError if the loader gives shards, or a module belongs to several ranks."""
+    for part in (loader, getattr(loader, "iterable", None), *modules):  # in a progress bar too
         ranks = getattr(getattr(part, "comm", None), "size", 1)
         if ranks > 1:
             raise DistributedError(
                 f"{who}: expected loader and network of one process, got a {type(part).__name__} "
-                f"of {ranks} ranks, for which there is npbn.distributed.{who}"
+                f"of {ranks} ranks; use npbn.distributed.{who}"
             )

@@ -1,4 +1,4 @@
-"""Where randomness comes from: a Generator that is passed, never NumPy's global state."""
+"""Random numbers come from a Generator that is passed, never from NumPy's global state."""
 
 from __future__ import annotations  # np.random, named in hints, takes 20 ms to load
 
@@ -6,7 +6,15 @@ import numpy as np
 
 
 def generator(rng: np.random.Generator | None) -> np.random.Generator:
-    """Return `rng`, or a fresh ``np.random.default_rng()`` for None.
+    """Return `rng`, or a new ``np.random.default_rng()`` for None.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator or None
+
+    Returns
+    -------
+    numpy.random.Generator
 
     Raises
     ------

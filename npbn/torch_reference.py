@@ -68,10 +68,13 @@ class MLP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits (N, output_size) of inputs (N, input_size)."""
-        if not self.use_batch_norm:
-            return self.fc3(self.fc2(self.relu(self.fc1(x))))
-        x = self.relu(self.batch_norm1(self.fc1(x)))
-        return self.fc3(self.batch_norm2(self.fc2(x)))
+        if self.use_batch_norm:
+            x = self.relu(self.batch_norm1(self.fc1(x)))
+            x = self.batch_norm2(self.fc2(x))
+        else:
+            x = self.fc2(self.relu(self.fc1(x)))
+        logits: torch.Tensor = self.fc3(x)
+        return logits
 
 
 class CNN(nn.Sequential):
@@ -181,8 +184,8 @@ def _denominator(criterion: nn.Module, target: np.ndarray) -> float:
         return len(target)
     counted = target[target != criterion.ignore_index]
     if criterion.weight is None:
-        return counted.size
-    return criterion.weight.detach().double().numpy()[counted].sum()
+        return float(counted.size)
+    return float(criterion.weight.detach().double().numpy()[counted].sum())
 
 
 def max_abs_diff(net: Module, model: nn.Module) -> dict[str, float]:

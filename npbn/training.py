@@ -7,27 +7,35 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npbn.arguments import check_bool
 from npbn.errors import DataError, ShapeError
-from npbn.layers import CrossEntropyLoss, Module
+from npbn.layers import CrossEntropyLoss, Module, MSELoss
+from npbn.layers.rollback import restoring
 from npbn.optim import SGD
 from npbn.ranks import of_one_process
 
 __all__ = ["Evaluation", "evaluate", "train_epoch", "train_step"]
 
-Batches = Iterable[tuple[np.ndarray, np.ndarray]]
+Batches = Iterable[tuple[np.ndarray, ...]]  # of (x, target)
 Criterion = Callable[[np.ndarray, np.ndarray], float]
+Loss = CrossEntropyLoss[float] | MSELoss[float]
 
 
 class MeanLoss:
-    """A criterion's own mean over several batches, as if they were one; of a sum, the sum.
+    """The loss over several batches, as if they were one.
 
-    The mean of a batch counts by what it was divided by: samples, elements, or the weights of the
-    targets that are not ignored. A batch without any counts for nothing.
+    The means of the batches are averaged, each weighted by what it was divided by: samples,
+    elements, or the class weights of the targets that are not ignored. Sums are added.
 
     Parameters
     ----------
     criterion : callable
-        Other callables than npbn's losses and torch's are taken as means over samples.
+        A loss of npbn's or torch's; any other callable is taken for a mean over samples.
+
+    Raises
+    ------
+    ValueError
+        If its reduction is 'none'.
     """
 
     def __init__(self, criterion: Any):
@@ -38,7 +46,7 @@ class MeanLoss:
         self.total, self.weight, self.samples = 0.0, 0.0, 0
 
     def add(self, loss: float, weight: float, samples: int) -> None:
-        """Add a batch: its loss, what that was divided by if a mean, and how many samples."""
+        """Add a batch: its loss, what that was divided by if it is a mean, and its samples."""
         if self._adds_up:
             weight = 1.0
         if weight:
@@ -48,54 +56,116 @@ class MeanLoss:
 
     @property
     def value(self) -> float:
-        """The mean of all so far; NaN of no terms. DataError if there were no samples."""
-        some(self.samples)
+        """The mean of all batches so far; NaN if no term counted. DataError without samples."""
+        if self.samples == 0:
+            raise DataError(
+                "expected at least one batch, got none: the data set is empty, or smaller than one "
+                "batch with drop_last=True"
+            )
         if self._adds_up:
             return self.total
         return self.total / self.weight if self.weight else math.nan
 
 
 def denominator(criterion: Any, target: np.ndarray) -> float:
-    """Return what the criterion's latest mean, of this target, was divided by."""
-    return getattr(criterion, "denominator", len(target))
+    """Return what the criterion's latest mean, for this target, was divided by."""
+    return float(getattr(criterion, "denominator", len(target)))
 
 
 def train_step(
-    net: Module, x: np.ndarray, target: np.ndarray, criterion: CrossEntropyLoss, optimizer: SGD
+    net: Module, x: np.ndarray, target: np.ndarray, criterion: Loss, optimizer: SGD
 ) -> tuple[float, np.ndarray]:
-    """Take one step of training on one batch; return its loss and logits before the step."""
-    optimizer.zero_grad()
-    logits = net(x)
-    loss = criterion(logits, target)
-    net.backward(criterion.backward(), input_grad=False)
-    optimizer.step()
-    return loss, logits
-
-
-def train_epoch(net: Module, loader: Batches, criterion: CrossEntropyLoss, optimizer: SGD) -> float:
-    """Train on every batch of the loader, in training mode; return the mean loss.
-
-    It is the criterion's own mean over all that was seen, whatever the batches: with class weights
-    and ignored targets too (:class:`MeanLoss`).
+    """Take one step of training on one batch.
 
     Parameters
     ----------
     net : Module
-    loader : iterable of (x, target)
-        A :class:`~npbn.data.DataLoader`, say, or one wrapped in a progress bar.
+        In the mode that it is in.
+    x : ndarray
+        Input of the network.
+    target : ndarray
+        What the criterion compares the output with.
     criterion : CrossEntropyLoss or MSELoss
-        Of reduction 'mean', or 'sum', which is added up.
+        With reduction 'mean' or 'sum'.
     optimizer : SGD
+        It has the parameters of the network.
+
+    Returns
+    -------
+    loss : float
+        Before the step.
+    logits : ndarray
+        Output of the network, before the step.
+
+    Raises
+    ------
+    ShapeError, DtypeError, BatchSizeError, DataError
+        If network or criterion refuse `x` or `target`. Parameters, gradients and running
+        statistics have not been changed then.
+
+    Examples
+    --------
+    >>> from npbn import MLP
+    >>> net, criterion = MLP(4, 3, 2, rng=np.random.default_rng(0)), CrossEntropyLoss()
+    >>> x, target = np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1])
+    >>> loss, logits = train_step(net, x, target, criterion, SGD(net.parameters(), lr=0.1))
+    >>> logits.shape
+    (4, 2)
+    """
+    loss, logits, grad = restoring(loss_and_gradient, net, x, target, criterion)
+    optimizer.zero_grad()
+    net.backward(grad, input_grad=False)
+    optimizer.step()
+    return loss, logits
+
+
+def loss_and_gradient(
+    net: Module, x: np.ndarray, target: np.ndarray, criterion: Loss
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Return the loss, the output of the network, and the gradient with respect to the output."""
+    logits = net(x)
+    loss = criterion(logits, target)
+    return loss, logits, criterion.backward()
+
+
+def train_epoch(net: Module, loader: Batches, criterion: Loss, optimizer: SGD) -> float:
+    """Train on every batch of the loader, in training mode.
+
+    Parameters
+    ----------
+    net : Module
+        The network; it is in training mode afterwards.
+    loader : iterable of (x, target)
+        For instance a :class:`npbn.DataLoader`, or one wrapped in a progress bar.
+    criterion : CrossEntropyLoss or MSELoss
+        With reduction 'mean' or 'sum'.
+    optimizer : SGD
+        It has the parameters of the network.
+
+    Returns
+    -------
+    float
+        The criterion's mean over all samples, each batch by its loss before the step; what class
+        weights and ignored targets leave out does not count. With reduction 'sum' the sum.
 
     Raises
     ------
     DataError
         If the loader gives no sample.
     DistributedError
-        If the loader gives the shards of a rank, or the network is ``DataParallel``: there
-        is :func:`npbn.distributed.train_epoch`, and so it is with :func:`evaluate`.
+        If the loader gives the shards of a rank, or the network is ``DataParallel``: use
+        :func:`npbn.distributed.train_epoch`.
     BatchSizeError
-        If BatchNorm meets a last batch of one; ``DataLoader(drop_last=True)`` leaves it out.
+        If BatchNorm gets a last batch of one sample; ``DataLoader(drop_last=True)`` leaves it out.
+    ValueError
+        If the criterion's reduction is 'none'.
+
+    Examples
+    --------
+    >>> from npbn import MLP, ArrayDataset, DataLoader
+    >>> dataset = ArrayDataset(np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1]))
+    >>> net, loader = MLP(4, 3, 2), DataLoader(dataset, batch_size=2)
+    >>> loss = train_epoch(net, loader, CrossEntropyLoss(), SGD(net.parameters(), lr=0.1))
     """
     of_one_process("train_epoch", loader, net)
     mean = MeanLoss(criterion)
@@ -107,14 +177,14 @@ def train_epoch(net: Module, loader: Batches, criterion: CrossEntropyLoss, optim
 
 
 class Evaluation(NamedTuple):
-    """What :func:`evaluate` found.
+    """What :func:`evaluate` returns.
 
-    Attributes
+    Parameters
     ----------
     loss : float
-        The criterion's own mean over the samples; NaN if no target counts.
+        The criterion's mean over all samples; NaN if no target counts.
     correct, total : ndarray, shape (classes,), int64
-        Samples of each class: those the network got right, and all.
+        Samples of each class: those with the right prediction, and all.
     """
 
     loss: float
@@ -123,7 +193,7 @@ class Evaluation(NamedTuple):
 
     @property
     def accuracy(self) -> float:
-        """Share of all samples that the network got right; NaN of none."""
+        """Share of the samples with the right prediction; NaN without samples."""
         total = int(self.total.sum())
         return int(self.correct.sum()) / total if total else math.nan
 
@@ -138,22 +208,23 @@ def tally(
     Parameters
     ----------
     run : callable
-        (x, target) to the logits (N, classes), the loss, and what that was divided by.
+        From (x, target) to the logits (N, classes), the loss, and what that was divided by.
     loader : iterable of (x, target)
     criterion : callable
     """
     of_one_process("evaluate", loader)
-    mean, correct, total = MeanLoss(criterion), 0, 0
+    mean = MeanLoss(criterion)
+    correct = total = np.zeros(1, np.int64)
     for x, target in loader:
         logits, loss, weight = run(x, target)
-        hits, all_ = by_class(logits, target)
-        correct, total = correct + hits, total + all_
+        right, count = by_class(logits, target)
+        correct, total = correct + right, total + count
         mean.add(loss, weight, len(target))
     return Evaluation(mean.value, correct, total)
 
 
 def by_class(logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how many samples of each class the network got right, and how many there are."""
+    """Return how many samples of each class have the right prediction, and how many there are."""
     if logits.ndim != 2:
         raise ShapeError(f"evaluate: expected logits of shape (N, classes), got {logits.shape}")
     classes = logits.shape[1]
@@ -169,30 +240,48 @@ def evaluate(
     *,
     train_mode: bool = False,
 ) -> Evaluation:
-    """Return loss and accuracy, overall and per class; the network is left as it was.
+    """Return loss and accuracy, overall and per class; the network is not changed.
 
     Parameters
     ----------
     net : Module
-        Gives logits (N, classes).
+        Returns logits (N, classes).
     loader : iterable of (x, target)
+        For instance a :class:`npbn.DataLoader`.
     criterion : callable, optional
-        Mean loss of a batch; cross-entropy by default. With npbn's own losses the result is that
-        of the whole set in one batch (:class:`MeanLoss`), a sum is added up.
+        Mean loss of a batch; cross-entropy by default. With npbn's losses the result is that of
+        all samples in one batch, with reduction 'sum' the sum.
     train_mode : bool
-        True evaluates as the network trains: BatchNorm then normalises every batch by the
-        batch's own statistics, so that a sample's result depends on its neighbours. The
-        running statistics are not touched either way.
+        True evaluates in training mode: BatchNorm normalises each batch by its own statistics, so
+        that the result for a sample depends on the others. The running statistics are not changed.
+
+    Returns
+    -------
+    Evaluation
+        ``loss``, ``correct`` and ``total`` per class, ``accuracy``.
 
     Raises
     ------
     DataError
         If the loader gives no sample.
+    DistributedError
+        If the loader gives the shards of a rank: use :func:`npbn.distributed.evaluate`.
     BatchSizeError
-        In train mode, if BatchNorm meets a last batch of one;
+        In training mode, if BatchNorm gets a last batch of one sample;
         ``DataLoader(drop_last=True)`` leaves it out.
+    ValueError
+        If `train_mode` is not a bool, or the criterion's reduction is 'none'.
+
+    Examples
+    --------
+    >>> from npbn import Identity
+    >>> logits, target = np.array([[2.0, 1.0], [3.0, 0.0]]), np.array([0, 1])
+    >>> result = evaluate(Identity(), [(logits, target)])
+    >>> result.accuracy, result.total
+    (0.5, array([1, 1]))
     """
-    # Both keep state between their calls; the caller's stays as it is.
+    check_bool("evaluate", "train_mode", train_mode)
+    # Both keep state between their calls; the caller's are not changed.
     forward = copy.deepcopy(net).train() if train_mode else net.predict
     criterion = CrossEntropyLoss() if criterion is None else copy.copy(criterion)
 
@@ -202,13 +291,3 @@ def evaluate(
         return logits, loss, denominator(criterion, target)
 
     return tally(run, loader, criterion)
-
-
-def some(count: int) -> int:
-    """Return `count`, the number of samples seen, unless it is none."""
-    if count == 0:
-        raise DataError(
-            "expected at least one batch, got none: the data set is empty, or smaller than one "
-            "batch with drop_last=True"
-        )
-    return count

@@ -29,8 +29,9 @@ from npbn import (
     Sequential,
     Sigmoid,
 )
-from npbn.config import TYPES, from_config, from_state_dict, to_config
+from npbn.config import TYPES, from_config, to_config
 from npbn.errors import ConfigError, StateDictError
+from npbn.rebuilding import from_state_dict
 
 # -- drawing --------------------------------------------------------------------------------
 
@@ -293,7 +294,7 @@ WRONG = [
     ({"type": "Sequential", "layers": {"": LINEAR}}, "''"),
     ({"type": "Sequential", "layers": {"a.b": LINEAR}}, "'a.b'"),
     ({"type": "Sequential", "layers": {"training": LINEAR}}, "'training'"),
-    ({"type": "Sequential", "layers": {"0": LINEAR, 0: LINEAR}}, "'0'"),
+    ({"type": "Sequential", "layers": {"0": LINEAR, 0: LINEAR}}, "got 0"),
     ({"type": "Linear"}, "in_features"),
     ({"type": "Linear", "in_features": 2}, "out_features"),
     ({"type": "AdaptiveAvgPool2d"}, "output_size"),
@@ -305,7 +306,7 @@ WRONG = [
     ({**LINEAR, "in_features": 2.0}, "in_features as int, got 2.0"),
     ({**LINEAR, "in_features": True}, "in_features as int, got True"),
     ({**LINEAR, "in_features": None}, "in_features as int, got None"),
-    ({**LINEAR, "in_features": -1}, "negative dimensions"),
+    ({**LINEAR, "in_features": -1}, "in_features to be an integer of at least 0, got -1"),
     ({**LINEAR, "in_features": 10**40}, ""),
     ({**LINEAR, "bias": "false"}, "bias as bool, got 'false'"),
     ({**LINEAR, "bias": 0}, "bias as bool, got 0"),
@@ -319,7 +320,7 @@ WRONG = [
     ({**NORM, "eps": 1}, None),
     ({**NORM, "momentum": None}, None),
     ({**GHOSTS, "ghost_size": 2.0}, "ghost_size as int, got 2.0"),
-    ({**GHOSTS, "ghost_size": 0}, "ghost_size >= 1, got 0"),
+    ({**GHOSTS, "ghost_size": 0}, "ghost_size to be an integer of at least 1, got 0"),
     ({**RENORM, "r_max": 3}, None),
     ({**RENORM, "r_max": "3"}, "r_max as float"),
     ({**RENORM, "d_max": -1}, "d_max >= 0"),
@@ -522,12 +523,6 @@ BROKEN = [
     ({"0.weight_g": np.ones((2, 3))}, None, ConfigError, "weight_g"),
     ({"0.weight": np.ones((2, 3), int)}, None, ConfigError, "0: Linear: expected dtype"),
     ({"0.weight": [[1.0], [1.0, 2.0]]}, None, ConfigError, "0.weight: expected an array"),
-    (
-        {"0.weight": torch.ones((2, 3), dtype=torch.bfloat16)},
-        None,
-        ConfigError,
-        "0.weight: expected an array",
-    ),
     ({**PAIR, "0.extra": np.ones(2)}, None, StateDictError, "unexpected key '0.extra'"),
     ({**PAIR, "0.bias": np.ones(3)}, None, StateDictError, "'0.bias'"),
     (

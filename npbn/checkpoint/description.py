@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from npbn.checkpoint import tree
+from npbn.quoting import quoted
 
 FORMAT = 1  # one more whenever files are written that older versions would misread
 
@@ -51,13 +52,14 @@ def read(
     metadata, expected = body["metadata"], body["arrays"]
     if metadata["format"] != FORMAT:
         raise ValueError(
-            f"expected format {FORMAT}, got {metadata['format']}, of npbn "
-            f"{metadata['npbn_version']}; this is npbn {version()}"
+            f"expected format {FORMAT}, got {quoted(metadata['format'])}, of npbn "
+            f"{quoted(metadata['npbn_version'])}; this is npbn {version()}"
         )
     for name in (*expected, *arrays):
         came = _kind(arrays[name]) if name in arrays else "nothing"
         if came != expected.get(name, "nothing"):
-            raise ValueError(f"{name!r}: expected {expected.get(name, 'nothing')}, got {came}")
+            made = expected.get(name, "nothing")
+            raise ValueError(f"{quoted(name)}: expected {made!s:.100}, got {came}")
     return tree.rebuild(body["state"], {name: arrays[name] for name in expected}), metadata
 
 

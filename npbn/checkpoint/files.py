@@ -1,4 +1,4 @@
-"""Save and load: the format is told by the suffix."""
+"""Save to a format that the suffix tells; load from one that the content tells."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ def save(
     Parameters
     ----------
     state : mapping, or Module
-        Dicts (keys str or int), lists, tuples, str, int of any size, float, bool and None, nested
-        as you like, with arrays of floats, integers or bools anywhere in them. They come back
+        Dicts (keys str, numbers or None), lists, tuples, sets, str, bytes, int of any size, float,
+        bool and None, nested as you like, with arrays of floats, complex numbers, integers or
+        bools anywhere in them. They come back
         with their dtypes, shapes and bits, in the machine's byte order; a subclass comes back as
         the plain kind, tensors of other libraries as arrays. A Module stands for its
         ``state_dict()``; its :func:`npbn.config.to_config`, where it has one, goes into
@@ -109,7 +110,9 @@ def save(
     atomic.replace(path, lambda temporary: kind.write(temporary, arrays, text))
 
 
-def load(path: str | os.PathLike[str]) -> Checkpoint:
+def load(
+    path: str | os.PathLike[str], *, key: str | None = None, strip_prefix: str = ""
+) -> Checkpoint:
     """Load what :func:`save` saved, or the arrays in a file of another program.
 
     Nothing in a file is ever run, and what its header promises is checked against its size
@@ -118,7 +121,13 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     Parameters
     ----------
     path : path
-        ``.npz``, ``.safetensors`` (needs no package) or torch's ``.pt`` and ``.pth``.
+        ``.npz``, ``.safetensors`` (needs no package) or torch's ``.pt``, of any name: the content
+        tells which, and only where that is damaged the suffix.
+    key : str, optional
+        Where the state is within what a training program saved, such as ``"state_dict"``; with
+        dots in mappings in mappings.
+    strip_prefix : str, optional
+        What all keys begin with and the result's do not: ``"module."`` of torch's DataParallel.
 
     Returns
     -------
@@ -128,8 +137,8 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     Raises
     ------
     CheckpointError
-        If the file is empty, truncated, corrupt, not of its suffix's format, or holds what no
-        network's state does, such as Python objects.
+        If the file is empty, truncated, corrupt, of no such format, or holds what no network's
+        state does, such as Python objects; if it holds no mapping, or nothing under the key.
     OSError
         If it cannot be opened.
 
@@ -143,21 +152,49 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     valid when the file is replaced or deleted, but not when another program shortens it in place;
     ``array.copy()`` depends on no file. The format has no checksum of the values. bfloat16, which
     NumPy has not, becomes float32.
+
+    ``.pt``: see :func:`npbn.checkpoint.torch_file.load_torch`.
     """
     path = os.fspath(path)
     _check_readable(path)
-    suffix = _suffix(path)
-    if suffix in (".pt", ".pth"):
+    found = _loaded(path)
+    if key is None and not strip_prefix:
+        return found
+    from npbn.checkpoint import parts
+
+    try:
+        state = found if key is None else parts.part(found, key)
+        state = parts.stripped(state, strip_prefix) if strip_prefix else state
+    except CheckpointError as error:
+        raise CheckpointError(f"{os.fsdecode(path)}: {error}") from error
+    return Checkpoint(state, found.metadata)
+
+
+def _loaded(path: str) -> Checkpoint:
+    with open(path, "rb") as file:
+        start = file.read(512)
+        told = _told(start, os.fstat(file.fileno()).st_size) or _suffix(path)
+    if told in (".pt", ".pth"):
+        from npbn.checkpoint.parts import described
         from npbn.checkpoint.torch_file import load_torch
 
         found = load_torch(path)
-        return found if isinstance(found, Checkpoint) else Checkpoint(found)
-    if suffix == ".npz":
+        if not isinstance(found, dict):
+            what = described(found)
+            raise CheckpointError(
+                f"{os.fsdecode(path)}: expected a mapping of names to tensors, such as a "
+                f"state_dict, got {what}; npbn.checkpoint.torch_file.load_torch(path) returns it"
+            )
+        return Checkpoint(found)
+    if told == ".npz":
         from npbn.checkpoint import npz as kind
-    elif suffix == ".safetensors":
+    elif told == ".safetensors":
         from npbn.checkpoint import safetensors_file as kind
     else:
-        raise CheckpointError(f"{path}: expected a name in .npz, .safetensors, .pt or .pth")
+        raise CheckpointError(
+            f"{os.fsdecode(path)}: expected a name in .npz, .safetensors, .pt or .pth, or a file "
+            f"of such content, got one that begins with {start[:8]!r}"
+        )
     from npbn.checkpoint import description
 
     with open(path, "rb") as file:
@@ -166,8 +203,26 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             return Checkpoint(*description.read(arrays, text, metadata))
         # A damaged file makes its readers fail in every way there is; to the caller it is one.
         except Exception as error:
-            what = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-            raise CheckpointError(f"{path}: expected a sound {suffix} file: {what}") from error
+            plain = type(error) in (ValueError, CheckpointError)
+            what = str(error) if plain else f"{type(error).__name__}: {error}"
+            raise CheckpointError(f"{path}: expected a sound {told} file: {what:.500}") from error
+
+
+def _told(start: bytes, size: int) -> str | None:
+    """Return the suffix that fits the first bytes of a file, None if they are of no format."""
+    if start.startswith(b"PK\3\4"):
+        name = start[30 : 30 + int.from_bytes(start[26:28], "little")]
+        if name.endswith(b".npy") or name == b"npbn.json":
+            return ".npz"
+        return ".pt" if b"/" in name else None
+    if start.startswith(b"\x80"):  # a pickle, or the length of a header
+        from npbn.checkpoint.torch_legacy import is_legacy
+
+        if is_legacy(start):
+            return ".pt"
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size - 8:
+        return ".safetensors"
+    return None
 
 
 def _check_readable(path: str) -> None:

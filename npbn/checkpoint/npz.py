@@ -6,12 +6,13 @@ too long for that it is a file of the archive, ``npbn.json``.
 
 import os
 import zipfile
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 
 from npbn.checkpoint.tree import DTYPES, Arrays
+from npbn.quoting import quoted
 
 DESCRIPTION = "npbn.json"
 _COMMENT = 65535  # bytes of a zip archive's comment, at most
@@ -54,12 +55,14 @@ def read(file: BinaryIO) -> tuple[Arrays, str | None, dict[str, Any]]:
         arrays: Arrays = {}
         for info in archive.infolist():
             if info.file_size > info.compress_size * _RATIOS.get(info.compress_type, 0):
-                raise ValueError(f"{info.filename!r} cannot unpack to {info.file_size} bytes")
+                raise ValueError(f"{quoted(info.filename)} cannot unpack to {info.file_size} bytes")
             name = info.filename.removesuffix(".npy")  # splitext would not split "a/.npy"
             if info.filename == DESCRIPTION:
+                if info.compress_type != zipfile.ZIP_STORED:  # it would grow, and again as objects
+                    raise ValueError(f"{DESCRIPTION} is compressed")
                 description = archive.read(info).decode()
             elif name == info.filename or name in arrays:
-                raise ValueError(f"expected arrays, each name once, got {info.filename!r}")
+                raise ValueError(f"expected arrays, each name once, got {quoted(info.filename)}")
             else:
                 arrays[name] = _array(archive, info)
     return arrays, description, {}
@@ -75,29 +78,42 @@ def _check_end(file: BinaryIO, comment: int) -> None:
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(info) as member:
-        version = npy.read_magic(member)
-        readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-        if version not in readers:
-            raise ValueError(f"{info.filename!r} is of an unknown version {version} of .npy")
-        shape, fortran, dtype = readers[version](member)
-        native = dtype.newbyteorder("=")
-        if native not in DTYPES:  # Python objects, above all, which only pickle could read
-            raise ValueError(
-                f"{info.filename!r}: expected an array of float16, float32, float64, integers or "
-                f"bool, got dtype {dtype}; objects are never unpickled"
-            )
-        size = int(np.prod(shape, dtype=object)) * dtype.itemsize  # of any size, not modulo 2**64
-        if size != info.file_size - member.tell():
-            raise ValueError(
-                f"{info.filename!r}: {shape} of {dtype} take {size} bytes, "
-                f"got {info.file_size - member.tell()}"
-            )
-        data = np.empty(size, np.uint8)
-        start = 0
-        while chunk := member.read(_CHUNK):  # to the end, where zipfile compares the checksum
-            data[start : start + len(chunk)] = np.frombuffer(chunk, np.uint8)
-            start += len(chunk)
-        if start != size:
-            raise ValueError(f"{info.filename!r}: expected {size} bytes, got {start}")
+        return read_npy(member, info.filename, info.file_size)
+
+
+def read_npy(file: IO[bytes], name: str, size: int) -> np.ndarray:
+    """Return the array of an ``.npy`` file of `size` bytes, in native byte order.
+
+    Raises
+    ------
+    Exception
+        Whatever NumPy finds wrong with the header; ValueError, with the name, on other data than
+        it promises, and on objects, which are never unpickled.
+    """
+    version = npy.read_magic(file)
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"{quoted(name)} is of an unknown version {version} of .npy")
+    shape, fortran, dtype = readers[version](file)
+    native = dtype.newbyteorder("=")
+    if native not in DTYPES:  # Python objects, above all, which only pickle could read
+        raise ValueError(
+            f"{quoted(name)}: expected an array of floats, complex numbers, integers or bool, got "
+            f"dtype {quoted(dtype)}; objects are never unpickled"
+        )
+    promised = int(np.prod(shape, dtype=object)) * dtype.itemsize  # not modulo 2**64
+    if promised != size - file.tell():
+        raise ValueError(
+            f"{quoted(name)}: {shape} of {dtype} take {promised} bytes, got {size - file.tell()}"
+        )
+    data = np.empty(promised, np.uint8)
+    start = 0
+    while chunk := file.read(_CHUNK):  # to the end, where zipfile compares the checksum
+        data[start : start + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        start += len(chunk)
+    if start != promised:
+        raise ValueError(f"{quoted(name)}: expected {promised} bytes, got {start}")
+    if dtype.kind == "b" and (data > 1).any():  # such booleans are undefined in C
+        raise ValueError(f"{quoted(name)}: expected bytes of 0 and 1 for bool")
     array = data.view(dtype).reshape(shape, order="F" if fortran else "C")
     return array.astype(native, copy=False)

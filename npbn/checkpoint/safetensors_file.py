@@ -16,12 +16,14 @@ import numpy as np
 
 from npbn.checkpoint.tree import Arrays
 from npbn.errors import CheckpointError
+from npbn.quoting import quoted
 
 _DTYPES = {
     "BOOL": "?",
     **{f"{kind.upper()}{8 * size}": f"<{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)},
     **{f"F{8 * size}": f"<f{size}" for size in (2, 4, 8)},
     "BF16": "<u2",
+    "C64": "<c8",
 }
 _RANK = 64  # of a NumPy array, at most
 _MINE = ("npbn", "npbn_version")  # two, so that damage to the name of the first is noticed
@@ -48,6 +50,8 @@ def write(path: str, arrays: Arrays, description: str) -> None:
     # The package takes an array's memory as it lies. And of its two functions, save_file would
     # write to a temporary file of its own, with permissions of its own.
     arrays = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
+    if any(array.dtype == np.complex128 for array in arrays.values()):
+        raise CheckpointError("the format .safetensors has no complex128; save to .npz")
     data = save(arrays, dict(zip(_MINE, (description, version()), strict=True)))
     with open(path, "wb") as file:
         file.write(data)
@@ -66,10 +70,16 @@ def read(file: BinaryIO) -> tuple[Arrays, str | None, dict[str, Any]]:
     if start > size or size < 8:
         raise ValueError(f"a header of {start - 8} bytes is promised, in a file of {size}")
     header = json.loads(file.read(start - 8).decode(), object_pairs_hook=_once)
+    if not isinstance(header, dict):
+        raise ValueError(f"expected a header that is an object, got {quoted(header)}")
     metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict):
+        raise ValueError(f"__metadata__: expected an object of strings, got {quoted(metadata)}")
     for key, value in metadata.items():
         if not isinstance(value, str):
-            raise ValueError(f"__metadata__: expected strings, got {value!r:.100} for {key!r:.100}")
+            raise ValueError(
+                f"__metadata__: expected strings, got {quoted(value)} for {quoted(key)}"
+            )
     _check_layout(header, size - start)
     data = _mapped(file, size)
     arrays = {name: _array(name, entry, data, start) for name, entry in header.items()}
@@ -87,17 +97,20 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_layout(header: Mapping[str, Any], size: int) -> None:
     """See that every entry makes sense, and that together they are all the data, each once."""
-    for name, entry in header.items():
+    for key, entry in header.items():
+        name = quoted(key)
+        if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+            raise ValueError(f"{name}: expected dtype, shape and data_offsets")
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         if dtype not in _DTYPES:
-            raise ValueError(f"{name!r}: expected {', '.join(_DTYPES)}, got dtype {dtype!r:.100}")
+            raise ValueError(f"{name}: expected {', '.join(_DTYPES)}, got dtype {quoted(dtype)}")
         if len(shape) > _RANK:
-            raise ValueError(f"{name!r}: expected {_RANK} dimensions or fewer, got {len(shape)}")
+            raise ValueError(f"{name}: expected {_RANK} dimensions or fewer, got {len(shape)}")
         if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
-            raise ValueError(f"{name!r}: expected a shape and offsets, got {entry!r:.200}")
+            raise ValueError(f"{name}: expected a shape and offsets, got {quoted(entry)}")
         expected = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
         if end - begin != expected:
-            raise ValueError(f"{name!r}: {shape} of {dtype} take {expected} bytes, {end - begin}")
+            raise ValueError(f"{name}: {shape} of {dtype} take {expected} bytes, {end - begin}")
     reached = 0
     for begin, end in sorted(entry["data_offsets"] for entry in header.values()):
         if begin != reached:
@@ -122,5 +135,5 @@ def _array(name: str, entry: Mapping[str, Any], data: Any, start: int) -> np.nda
     if not array.flags.aligned:
         array = array.copy()
     if dtype.kind == "b" and (array.view(np.uint8) > 1).any():
-        raise ValueError(f"{name!r}: expected bytes of 0 and 1 for bool")
+        raise ValueError(f"{quoted(name)}: expected bytes of 0 and 1 for bool")
     return array.reshape(shape).astype(array.dtype.newbyteorder("="), copy=False)

@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from npbn.checkpoint.torch_pickle import Name, load_pickle, short
+from npbn.checkpoint.torch_legacy import is_legacy, read_legacy, without_view
+from npbn.checkpoint.torch_pickle import Label, load_pickle, short
+from npbn.checkpoint.torch_plain import PlainData
 from npbn.checkpoint.torch_tensors import Tensors, check_crc
 from npbn.checkpoint.torch_zip import Record, read_records
 from npbn.errors import CheckpointError
@@ -25,8 +27,7 @@ _MAPPED_FROM = 1 << 22  # bytes; a smaller file is read at once, and may then be
 _LONGEST_PICKLE = 1 << 23  # bytes, each of which can make an empty dictionary of 72
 _MOST_VALUES = 1 << 24
 _DEEPEST = 100
-_LEAVES = {str, bytes, int, float, bool, type(None), np.ndarray}
-_LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
+_LEAVES = {str, Label, bytes, int, float, bool, type(None), np.ndarray}
 _ADVICE = {
     "torch.float8": "NumPy has no such numbers: save tensor.float()",
     "torch.complex32": "NumPy has no such numbers: save tensor.to(torch.complex64)",
@@ -36,8 +37,7 @@ _ADVICE = {
     "torch._utils._rebuild_meta": "a tensor on the meta device has no values",
     "torch._utils._rebuild_parameter_with_state": "save parameter.detach()",
     "torch._tensor._rebuild_from_type": "save the tensor without its attributes: tensor.clone()",
-    "torch.device": "save str(device)",
-    "numpy": "save value.item() of a number, torch.from_numpy(array) of an array",
+    "numpy": "of NumPy, numbers and arrays of numbers are read: torch.from_numpy(array)",
 }
 
 
@@ -68,16 +68,18 @@ def load_torch(path: str | os.PathLike) -> Any:
         parameters become writable arrays that share memory wherever the tensors did, with their
         shapes and strides: float16, float32, float64, bfloat16 (widened to float32, a copy of
         its storage), complex64, complex128, bool and all integers, in native byte order.
-        Dictionaries (ordered ones too, their ``_metadata`` dropped), lists, tuples, ``torch.Size``
-        (a tuple), strings, bytes, numbers, booleans and None stay what they are.
+        Dictionaries, lists, tuples, ``torch.Size`` (a tuple), sets, strings, bytes, numbers,
+        booleans, None and NumPy's numbers and arrays stay what they are. An ``OrderedDict`` (its
+        ``_metadata`` dropped), a ``defaultdict``, a ``Counter`` and a namespace become
+        dictionaries, a dtype and a device of torch's strings.
 
     Raises
     ------
     CheckpointError
         If the file cannot be read; is empty, cut short, damaged or compressed; is in another
-        format (torch's before 1.6, TorchScript, any other); holds anything but the above (a
-        module, an array of NumPy, a float8, quantised, sparse, nested or meta tensor, a lazily
-        conjugated one, one with attributes of its own); or if a tensor exceeds its storage, or
+        format (TorchScript, any other); holds anything but the above (a module, an array of
+        objects, a float8, quantised, sparse, nested or meta tensor, a lazily conjugated one, one
+        with attributes of its own); or if a tensor exceeds its storage, or
         all tensors together, each copied out, would take more than eight times the file and
         256 MiB: an expanded tensor is a view of a few bytes, until somebody copies it.
     """
@@ -106,13 +108,26 @@ def _contents(path: str | os.PathLike) -> bytearray | mmap.mmap:
 
 
 def _load(file: bytearray | mmap.mmap) -> Any:
-    records = _records_of_torch(file)
-    size = records["data.pkl"].size
-    if size > _LONGEST_PICKLE:
-        raise CheckpointError(f"its pickle has {size} bytes, expected at most {_LONGEST_PICKLE}")
-    tensors = Tensors(file, records, _byte_order(file, records), isinstance(file, bytearray))
-    names = {("collections", "OrderedDict"): Name("OrderedDict", _empty_dict), **tensors.names()}
-    result = load_pickle(_read(file, records, "data.pkl"), names, tensors.storage, _explain)
+    legacy = is_legacy(bytes(file[:64]))
+    if legacy:
+        pickle, records = read_legacy(file, _LONGEST_PICKLE)
+        tensors = Tensors(file, records, "little", checked=False)
+    else:
+        records = _records_of_torch(file)
+        size = records["data.pkl"].size
+        if size > _LONGEST_PICKLE:
+            raise CheckpointError(
+                f"its pickle has {size} bytes, expected at most {_LONGEST_PICKLE}"
+            )
+        tensors = Tensors(file, records, _byte_order(file, records), isinstance(file, bytearray))
+        pickle = _read(file, records, "data.pkl")
+    plain = PlainData(len(pickle))
+
+    def storage(persistent_id: Any) -> Any:
+        return tensors.storage(without_view(persistent_id) if legacy else persistent_id)
+
+    names = {**plain.names(), **tensors.names()}
+    result = load_pickle(pickle, names, storage, _explain, plain.builders)
     _check_tree(result)
     return result
 
@@ -120,11 +135,6 @@ def _load(file: bytearray | mmap.mmap) -> Any:
 def _records_of_torch(file: bytearray | mmap.mmap) -> dict[str, Record]:
     """Return the records by their names below the one folder in which torch puts them."""
     start = bytes(file[:64])
-    if _LEGACY_MAGIC in start:
-        raise CheckpointError(
-            "it is in torch's format from before 1.6; convert it with torch: "
-            "torch.save(torch.load(path, weights_only=True), path)"
-        )
     if not start.startswith((b"PK\3\4", b"PK\5\6")):
         raise CheckpointError(f"torch.save writes a zip file, and this begins with {start[:8]!r}")
     everything = read_records(file)
@@ -134,7 +144,7 @@ def _records_of_torch(file: bytearray | mmap.mmap) -> dict[str, Record]:
     if folder and ("constants.pkl" in records or any(n.startswith("code/") for n in records)):
         raise CheckpointError(
             "it is a TorchScript archive, a program with its data; save its state with torch: "
-            "torch.save(torch.jit.load(path).state_dict(), path)"
+            "torch.save(torch.jit.load(path).state_dict(), path + '.pt')"
         )
     if not folder or "data.pkl" not in records:
         some = ", ".join(short(name) for name in sorted(everything)[:3])
@@ -167,12 +177,6 @@ def _byte_order(file: bytearray | mmap.mmap, records: dict[str, Record]) -> str:
     raise CheckpointError("its record 'byteorder' says neither 'little' nor 'big'")
 
 
-def _empty_dict(args: tuple) -> dict:
-    if args:
-        raise CheckpointError("OrderedDict is called with arguments, expected none")
-    return {}
-
-
 def _explain(module: str, name: str) -> str:
     """Return what to do about a name that is refused, if that can be guessed."""
     for start, advice in _ADVICE.items():
@@ -180,7 +184,7 @@ def _explain(module: str, name: str) -> str:
             return f"; {advice}"
     top = module.partition(".")[0]
     if name[:1].isupper() and top not in {*sys.stdlib_module_names, "__builtin__"}:
-        return "; a whole module? Save its state: torch.save(net.state_dict(), path)"
+        return "; a whole module? Save its state beside it: torch.save(net.state_dict(), new_path)"
     return ""
 
 
@@ -196,7 +200,7 @@ def _check_tree(root: Any) -> None:
     while path:
         container, parts, count = path.pop()
         for part in parts:
-            if type(part) in _LEAVES:
+            if type(part) in _LEAVES or isinstance(part, np.generic):
                 count += 1
             elif id(part) in counts:
                 count += counts[id(part)]
@@ -222,8 +226,8 @@ def _check_tree(root: Any) -> None:
 def _parts(value: Any) -> Iterable[Any]:
     if type(value) is dict:
         return value.values()  # its keys were checked when they were set
-    if type(value) is list or type(value) is tuple:
+    if type(value) in (list, tuple, set):
         return value
-    if type(value) in _LEAVES:
+    if type(value) in _LEAVES or isinstance(value, np.generic):
         return ()
     raise CheckpointError(f"it holds {short(value)} as a value, expected tensors and plain data")

@@ -10,9 +10,9 @@ A hostile file is kept from taking time or memory as well as from running code:
 
 - a number that the file gives reserves nothing: lengths are compared with what is left of it;
 - operations take constant time, or time in proportion to what they consume. Keys of
-  dictionaries are therefore strings, numbers or None (a tuple that holds itself many times over
-  takes forever to hash), no key comes twice, and numbers, which can be chosen to fill a
-  dictionary's table badly, are few and of at most 60 bits;
+  dictionaries and elements of sets are therefore strings, numbers or None (a tuple that holds
+  itself many times over takes forever to hash), no key comes twice, and numbers are few, see
+  ``keys``;
 - the memo is a list that grows by one, not a table with the file's choice of indices;
 - what the pickle makes may hold itself, or itself many times over: ``torch_file`` checks that.
 """
@@ -21,11 +21,18 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from npbn.checkpoint.keys import MOST_NUMBERS, KeyGuard
 from npbn.errors import CheckpointError
 
-_MOST_NUMBER_KEYS = 1 << 16
-_LARGEST_KEY = 1 << 60  # beyond, integers have the hashes of others; below, they are their hashes
-_KEYS = (str, int, float, bool, type(None))
+_MOST_NUMBER_KEYS = MOST_NUMBERS
+
+Builders = dict[int, tuple[Any, Callable[[Any], None]]]
+
+
+class Label(str):
+    """A constant that a pickle names, such as a dtype: a string that can be told from strings."""
+
+    __slots__ = ()
 
 
 class Name:
@@ -41,9 +48,10 @@ class Name:
 
 def load_pickle(
     data: bytes,
-    names: Mapping[tuple[str, str], Name],
+    names: Mapping[tuple[str, str], Name | Label],
     persistent_load: Callable[[Any], Any],
     explain: Callable[[str, str], str] = lambda module, name: "",
+    builders: Builders | None = None,
 ) -> Any:
     """Return what a pickle describes, or raise CheckpointError.
 
@@ -51,25 +59,46 @@ def load_pickle(
     ----------
     data : bytes
         The pickle.
-    names : mapping of (module, name) to Name
+    names : mapping of (module, name) to Name or Label
         The globals it may name. ``Name.call``, where there is one, is given the tuple of
         arguments when the pickle calls the name, and checks them.
     persistent_load : callable
         Given each persistent id, which may be anything: it checks that too.
     explain : callable, optional
         Given the module and the name of a global that is refused; what to do instead.
+    builders : dict, optional
+        By the ``id`` of an object that a call has returned: the object, and what is called once,
+        with the state that the pickle sets of it.
 
     Returns
     -------
     object
-        Dictionaries, lists, tuples, strings, bytes, numbers, booleans, None and whatever `names`
-        and `persistent_load` return; names themselves too, wherever the pickle leaves them.
+        Dictionaries, lists, tuples, sets, strings, bytes, numbers, booleans, None and whatever
+        `names` and `persistent_load` return; names themselves too, wherever the pickle leaves
+        them.
     """
-    return _Machine(data, names, persistent_load, explain).run()
+    value, end = load_first(data, names, persistent_load, explain, builders)
+    if end != len(data):
+        raise CheckpointError(f"its pickle is damaged at byte {end}: it ends too early or too late")
+    return value
+
+
+def load_first(
+    data: bytes,
+    names: Mapping[tuple[str, str], Name | Label],
+    persistent_load: Callable[[Any], Any],
+    explain: Callable[[str, str], str] = lambda module, name: "",
+    builders: Builders | None = None,
+) -> tuple[Any, int]:
+    """Return what the pickle at the start of `data` describes, and where it ends."""
+    machine = _Machine(data, names, persistent_load, explain, {} if builders is None else builders)
+    return machine.run(), machine.position
 
 
 def short(value: object) -> str:
     """Return a description of a value from a file, of a length that fits into a message."""
+    if type(value) is Label:
+        return str(value)
     if type(value) is str or type(value) is bytes:
         return repr(value[:80]) + "..." * (len(value) > 80)
     if type(value) is int or type(value) is float:
@@ -81,19 +110,21 @@ class _Machine:
     def __init__(
         self,
         data: bytes,
-        names: Mapping[tuple[str, str], Name],
+        names: Mapping[tuple[str, str], Name | Label],
         persistent_load: Callable[[Any], Any],
         explain: Callable[[str, str], str],
+        builders: Builders,
     ) -> None:
         self.data = data
         self.names = names
         self.load_persistent = persistent_load
         self.explain = explain
+        self.builders = builders
         self.position = 0
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: list[Any] = []
-        self.number_keys = 0
+        self.keys = KeyGuard(_MOST_NUMBER_KEYS, 0)
 
     def run(self) -> Any:
         if self.data[:1] != b"\x80" or self.data[1:2] not in (b"\2", b"\3", b"\4", b"\5"):
@@ -107,7 +138,7 @@ class _Machine:
             if operation is None:
                 raise CheckpointError(f"its pickle uses {_name(code)}, which a state does not need")
             operation(self)
-        if len(self.stack) != 1 or self.marks or self.position != len(self.data):
+        if len(self.stack) != 1 or self.marks:
             raise self.damaged("it ends too early or too late")
         return self.stack[0]
 
@@ -192,19 +223,17 @@ class _Machine:
         if len(items) % 2:
             raise self.damaged("a key has no value")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) not in _KEYS:
-                raise CheckpointError(
-                    f"a dictionary's key is a {short(key)}, expected a string or a number"
-                )
-            if type(key) is not str:
-                if type(key) is int and not -_LARGEST_KEY < key < _LARGEST_KEY:
-                    raise CheckpointError(f"a dictionary's key is {short(key)}, beyond 60 bits")
-                self.number_keys += 1
-                if self.number_keys > _MOST_NUMBER_KEYS:
-                    raise CheckpointError(f"over {_MOST_NUMBER_KEYS} keys are numbers")
+            self.keys.check(key)
             if key in target:
                 raise CheckpointError(f"a dictionary has the key {short(key)} twice")
             target[key] = value
+
+    def add_items(self) -> None:
+        values = self.pop_mark()
+        target = self.target(set)
+        for value in values:
+            self.keys.check(value)
+            target.add(value)
 
     def memoize(self, index: int | None = None) -> None:
         if index is not None and index != len(self.memo):
@@ -239,8 +268,14 @@ class _Machine:
         self.push(function.call(arguments))
 
     def build(self) -> None:
-        """Drop the ``_metadata`` that torch hangs on a state_dict; set no attribute of anything."""
+        """Give a state to what waits for one; else drop the ``_metadata`` of a state_dict."""
         state = self.pop()
+        target = self.pop()
+        self.push(target)
+        if id(target) in self.builders:
+            _, builder = self.builders.pop(id(target))
+            builder(state)
+            return
         self.target(dict)
         if type(state) is not dict or any(key != "_metadata" for key in state):
             keys = ", ".join(short(key) for key in list(state)[:3]) if type(state) is dict else ""
@@ -271,6 +306,8 @@ _OPERATIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"\x8c": lambda m: m.push(m.text(m.number("<B"))),
     b"X": lambda m: m.push(m.text(m.number("<I"))),
     b"\x8d": lambda m: m.push(m.text(m.number("<Q"))),
+    b"U": lambda m: m.push(m.text(m.number("<B"))),  # a string of Python 2
+    b"T": lambda m: m.push(m.text(m.number("<I"))),
     b"C": lambda m: m.push(m.take(m.number("<B"))),
     b"B": lambda m: m.push(m.take(m.number("<I"))),
     b"\x8e": lambda m: m.push(m.take(m.number("<Q"))),
@@ -293,6 +330,9 @@ _OPERATIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"c": lambda m: m.find(m.line(), m.line()),
     b"\x93": lambda m: m.find(*m.pop_many(2)),
     b"R": _Machine.reduce,
+    b"\x81": _Machine.reduce,  # a new object of a class is what the class's name gives
+    b"\x8f": lambda m: m.push(set()),
+    b"\x90": _Machine.add_items,
     b"b": _Machine.build,
     b"Q": lambda m: m.push(m.load_persistent(m.pop())),
 }

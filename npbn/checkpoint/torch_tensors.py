@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npbn.checkpoint.torch_pickle import Name, short
+from npbn.checkpoint.torch_pickle import Label, Name, short
 from npbn.checkpoint.torch_zip import Bytes, Record
 from npbn.errors import CheckpointError
 
 _EXPANDED = 1 << 28  # bytes that tensors may take beyond eight times the file, if copied out
 _MOST_DIMENSIONS = 64  # NumPy's limit, and torch's
+_ALIGNED = 8
 _BFLOAT16 = "bfloat16"
 _INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 _DTYPES = {
@@ -70,9 +71,10 @@ class Tensors:
         self._converted: set[str] = set()
         self._copied_out = 0
 
-    def names(self) -> dict[tuple[str, str], Name]:
+    def names(self) -> dict[tuple[str, str], Name | Label]:
         """Return the globals by which a pickle speaks of tensors."""
         utils = {
+            "_rebuild_tensor": self._tensor_v1,
             "_rebuild_tensor_v2": self._tensor_v2,
             "_rebuild_tensor_v3": self._tensor_v3,
             "_rebuild_parameter": _parameter,
@@ -87,7 +89,7 @@ class Tensors:
                 ("torch", name): Name(f"torch.{name}", value=_StorageType(dtype))
                 for name, dtype in _STORAGES.items()
             },
-            **{("torch", dtype): Name(f"torch.{dtype}", value=dtype) for dtype in _DTYPES},
+            **{("torch", dtype): Label(f"torch.{dtype}") for dtype in _DTYPES},
         }
 
     def storage(self, persistent_id: Any) -> "_Storage":
@@ -106,13 +108,12 @@ class Tensors:
         if device == "meta":
             raise CheckpointError("it holds a tensor on the meta device, which has no values")
         raw = self._bytes(key)
-        dtype = storage_type.dtype
-        if number != raw.size // (_DTYPES[dtype].itemsize if dtype else 1):
+        if number != raw.size // storage_type.itemsize:
             raise CheckpointError(
                 f"the record 'data/{key}' has {raw.size} bytes, which are not the "
                 f"{short(number)} elements of {kind.label} that its tensors expect"
             )
-        return _Storage(key, dtype)
+        return _Storage(key, storage_type.dtype)
 
     def _bytes(self, key: str) -> np.ndarray:
         if key not in self._raw:
@@ -122,7 +123,10 @@ class Tensors:
             view = memoryview(self._file)[record.offset : record.offset + record.size]
             if self._checked:
                 check_crc(f"data/{key}", view, record)
-            self._raw[key] = np.frombuffer(view, np.uint8)
+            raw = np.frombuffer(view, np.uint8)
+            # In a file from before 1.6 storages begin anywhere: copied, they are read faster.
+            aligned = raw.__array_interface__["data"][0] % _ALIGNED == 0
+            self._raw[key] = raw if aligned else raw.copy()
         return self._raw[key]
 
     def _elements_of(self, storage: "_Storage") -> np.ndarray:
@@ -149,6 +153,12 @@ class Tensors:
         self._elements[storage] = array
         return array
 
+    def _tensor_v1(self, args: tuple) -> np.ndarray:
+        """Take storage, offset, size and stride."""
+        if len(args) != 4:
+            raise CheckpointError(f"_rebuild_tensor is called with {len(args)} arguments")
+        return self._tensor((*args, False, {}), (), None)
+
     def _tensor_v2(self, args: tuple) -> np.ndarray:
         """Take storage, offset, size, stride, requires_grad, hooks and perhaps metadata."""
         if not 6 <= len(args) <= 7:
@@ -159,10 +169,9 @@ class Tensors:
         """Take the same, with the dtype after the hooks."""
         if not 7 <= len(args) <= 8:
             raise CheckpointError(f"_rebuild_tensor_v3 is called with {len(args)} arguments")
-        dtype = args[6].value if isinstance(args[6], Name) else None
-        if type(dtype) is not str:
+        if type(args[6]) is not Label:
             raise CheckpointError(f"a tensor's dtype is {short(args[6])}")
-        return self._tensor(args[:6], args[7:], dtype)
+        return self._tensor(args[:6], args[7:], args[6].removeprefix("torch."))
 
     def _tensor(self, args: tuple, metadata: tuple, dtype: str | None) -> np.ndarray:
         storage, offset, size, stride, requires_grad, hooks = args
@@ -207,6 +216,10 @@ class Tensors:
 
 class _StorageType(NamedTuple):
     dtype: str | None  # of its elements; None where the tensor says it
+
+    @property
+    def itemsize(self) -> int:
+        return _DTYPES[self.dtype].itemsize if self.dtype else 1
 
 
 class _Storage(NamedTuple):

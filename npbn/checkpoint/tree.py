@@ -5,6 +5,7 @@ themselves. All else is an object of one key that tells what it is::
 
     {"array": name}    {"scalar": name}    {"tuple": [...]}    {"dict": {key: value, ...}}
     {"items": [[key, value], ...]}         a dict whose keys are not all strings
+    {"set": [...]}    {"bytes": hexadecimal}
     {"int": hexadecimal}                   2**53 and above, where JSON readers begin to round
     {"float": hexadecimal}                 infinities and NaN, by their eight bytes
 """
@@ -16,8 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from npbn.arrays import as_array
+from npbn.checkpoint.keys import KINDS, KeyGuard
+from npbn.quoting import printable, quoted
+
 Arrays = dict[str, np.ndarray]
-DTYPES = {np.dtype(code) for code in ("?", *"bhilq", *"BHILQ", *"efd")}
+DTYPES = {np.dtype(code) for code in ("?", *"bhilq", *"BHILQ", *"efdFD")}
 _EXACT = 1 << 53
 
 
@@ -44,7 +49,7 @@ def flatten(state: Any) -> tuple[Arrays, Any]:
         raise ValueError(f"expected a state_dict, mapping or Module, got {type(state).__name__}")
     arrays: Arrays = {}
     try:
-        skeleton = _taken_apart(state, (), arrays)
+        skeleton = _taken_apart(state, (), arrays, KeyGuard())
     except RecursionError:
         raise ValueError("the state is nested too deeply, or contains itself") from None
     flat = {"dict": {name: {"array": name} for name in arrays}}
@@ -61,37 +66,48 @@ def rebuild(skeleton: Any, arrays: Mapping[str, np.ndarray]) -> dict[Any, Any]:
     """
     if skeleton is None:
         return dict(arrays)
-    state = _put_together(skeleton, arrays)
+    state = _put_together(skeleton, arrays, KeyGuard())
     if not isinstance(state, dict):
         raise ValueError(f"the state should be a dict, not {type(state).__name__}")
     return state
 
 
-def _taken_apart(value: Any, path: tuple[Any, ...], arrays: Arrays) -> Any:
+def _taken_apart(value: Any, path: tuple[Any, ...], arrays: Arrays, keys: KeyGuard) -> Any:
     if isinstance(value, np.generic):  # some are floats or strings too
         return {"scalar": _stored(value, path, arrays)}
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
     if isinstance(value, int):
         return int(value) if -_EXACT < value < _EXACT else {"int": hex(value)}
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"float": struct.pack(">d", value).hex()}
     if isinstance(value, Mapping):
         for key in value:
-            if type(key) not in (str, int):
-                raise ValueError(f"{_where(path)}: expected keys of str or int, got {key!r:.100}")
-        parts = [(key, _taken_apart(part, (*path, key), arrays)) for key, part in value.items()]
+            if type(key) not in KINDS:
+                raise ValueError(f"{_where(path)}: expected keys of str or int, got {quoted(key)}")
+            keys.check(key)
+        parts = [
+            (key, _taken_apart(part, (*path, key), arrays, keys)) for key, part in value.items()
+        ]
         if all(type(key) is str for key, _ in parts):
             return {"dict": dict(parts)}
-        return {"items": [[_taken_apart(key, path, arrays), part] for key, part in parts]}
+        return {"items": [[_taken_apart(key, path, arrays, keys), part] for key, part in parts]}
+    if isinstance(value, set | frozenset):
+        for element in value:
+            keys.check(element)
+        return {"set": [_taken_apart(v, path, arrays, keys) for v in sorted(value, key=repr)]}
     if isinstance(value, list | tuple):
-        parts = [_taken_apart(part, (*path, i), arrays) for i, part in enumerate(value)]
+        parts = [_taken_apart(part, (*path, i), arrays, keys) for i, part in enumerate(value)]
         return {"tuple": parts} if isinstance(value, tuple) else parts
     if hasattr(value, "__array__"):
         return {"array": _stored(value, path, arrays)}
     raise ValueError(
-        f"{_where(path)}: expected an array, dict, list, tuple, str, int, float, bool or None, "
-        f"got {type(value).__name__}"
+        f"{_where(path)}: expected an array, dict, list, tuple, set, str, bytes, int, float, bool "
+        f"or None, got {type(value).__name__}"
     )
 
 
@@ -100,13 +116,13 @@ def _stored(value: Any, path: tuple[Any, ...], arrays: Arrays) -> str:
     if isinstance(value, np.ma.MaskedArray):
         raise ValueError(f"{_where(path)}: expected an array without a mask; use .filled()")
     try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:  # torch's bfloat16, or on a GPU
-        raise ValueError(f"{_where(path)}: expected an array, got {error}") from error
+        array = as_array(value)
+    except ValueError as error:
+        raise ValueError(f"{_where(path)}: {error}") from error
     native = array.dtype.newbyteorder("=")
     if native not in DTYPES:
         raise ValueError(
-            f"{_where(path)}: expected an array of float16, float32, float64, integers or bool, "
+            f"{_where(path)}: expected an array of floats, complex numbers, integers or bool, "
             f"got dtype {array.dtype}"
         )
     name = "/".join(map(str, path))
@@ -121,12 +137,12 @@ def _stored(value: Any, path: tuple[Any, ...], arrays: Arrays) -> str:
 
 
 def _where(path: tuple[Any, ...]) -> str:
-    return "/".join(map(str, path)) or "the state"
+    return printable("/".join(map(str, path))) or "the state"
 
 
-def _put_together(skeleton: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+def _put_together(skeleton: Any, arrays: Mapping[str, np.ndarray], keys: KeyGuard) -> Any:
     if isinstance(skeleton, list):
-        return [_put_together(part, arrays) for part in skeleton]
+        return [_put_together(part, arrays, keys) for part in skeleton]
     if not isinstance(skeleton, dict):
         return skeleton
     ((tag, body),) = skeleton.items()
@@ -136,13 +152,23 @@ def _put_together(skeleton: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         case "scalar":
             return arrays[body][()]
         case "tuple":
-            return tuple(_put_together(body, arrays))
+            return tuple(_put_together(body, arrays, keys))
+        case "set":
+            return {_key(element, keys) for element in body}
         case "dict":
-            return {key: _put_together(part, arrays) for key, part in body.items()}
+            return {key: _put_together(part, arrays, keys) for key, part in body.items()}
         case "items":
-            return {_put_together(key, arrays): _put_together(part, arrays) for key, part in body}
+            return {_key(key, keys): _put_together(part, arrays, keys) for key, part in body}
+        case "bytes":
+            return bytes.fromhex(body)
         case "int":
             return int(body, 16)
         case "float":
             return struct.unpack(">d", bytes.fromhex(body))[0]
-    raise ValueError(f"the state has a part of unknown kind, {tag!r:.100}")
+    raise ValueError(f"the state has a part of unknown kind, {quoted(tag)}")
+
+
+def _key(skeleton: Any, keys: KeyGuard) -> Any:
+    key = _put_together(skeleton, {}, keys)
+    keys.check(key)
+    return key

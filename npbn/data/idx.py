@@ -69,7 +69,7 @@ def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
     Parameters
     ----------
     path : str or path-like
-        The file, which is replaced if it exists.
+        The file, which is replaced if it exists; as a whole, or not at all.
     array : array_like
         Any shape, memory layout and byte order; dtype uint8, int8, int16, int32, float32 or
         float64.
@@ -78,7 +78,7 @@ def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
     ------
     DataError
         If IDX has no code for the dtype or no room for the shape (nothing is written then), or
-        if the file cannot be written.
+        if the file cannot be written. What was there stands then.
 
     Examples
     --------
@@ -98,16 +98,17 @@ def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
         raise DataError(f"cannot write {path}: a dimension of {array.shape} exceeds 32 bits")
 
     header = bytes([0, 0, _CODES[dtype], array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    data = array.astype(dtype, copy=False).tobytes()
+    data = header + array.astype(dtype, copy=False).tobytes()
+    if os.fsdecode(path).endswith(".gz"):
+        data = gzip.compress(data, mtime=0)
+    from npbn.checkpoint import atomic
+
+    def write(name: str) -> None:
+        with open(name, "wb") as file:
+            file.write(data)
+
     try:
-        with open(path, "wb") as file:
-            if os.fsdecode(path).endswith(".gz"):
-                with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
-                    packed.write(header)
-                    packed.write(data)
-            else:
-                file.write(header)
-                file.write(data)
+        atomic.replace(os.fspath(path), write)
     except OSError as error:
         raise _cannot("write", path, error) from error
 

@@ -1,4 +1,4 @@
-"""Arrays as a data set, and the loader that hands it out in batches."""
+"""Arrays as a data set, and a loader that iterates over it in batches."""
 
 from __future__ import annotations  # np.random, named in hints, takes 20 ms to load
 
@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from npbn.arguments import check_bool
 from npbn.errors import DataError, ShapeError
 from npbn.rng import generator
 
 
 class ArrayDataset:
-    """Arrays whose first dimension counts the same samples, as torch's ``TensorDataset``.
+    """N samples, as arrays with a first axis of length N; torch's ``TensorDataset``.
 
     Parameters
     ----------
@@ -25,13 +26,15 @@ class ArrayDataset:
     Raises
     ------
     ShapeError
-        If an array has no first dimension.
+        If an array has no axes.
     DataError
         If there is no array, or their lengths differ.
 
     Examples
     --------
     >>> dataset = ArrayDataset(np.array([[0.0, 0.5], [1.0, 1.5], [2.0, 2.5]]), np.array([7, 8, 9]))
+    >>> dataset
+    ArrayDataset((3, 2) float64, (3,) int64)
     >>> len(dataset)
     3
     >>> dataset[1:]
@@ -42,57 +45,69 @@ class ArrayDataset:
     def __init__(self, *arrays: np.ndarray) -> None:
         self.arrays = tuple(np.asarray(array) for array in arrays)
         if not self.arrays:
-            raise DataError("a data set takes at least one array, got none")
+            raise DataError("ArrayDataset: expected at least one array, got none")
         shapes = [array.shape for array in self.arrays]
         if () in shapes:
-            raise ShapeError(f"each array takes a first dimension of samples, got shapes {shapes}")
+            raise ShapeError(
+                f"ArrayDataset: expected arrays with a first dimension of samples, got {shapes}"
+            )
         lengths = [len(array) for array in self.arrays]
         if len(set(lengths)) > 1:
-            raise DataError(f"the arrays of a data set must be equally long, got {lengths}")
+            raise DataError(f"ArrayDataset: expected arrays of the same length, got {lengths}")
 
     def __len__(self) -> int:
-        """N, the number of samples."""
+        """Return N, the number of samples."""
         return len(self.arrays[0])
 
     def __getitem__(self, index: int | slice | np.ndarray) -> tuple[np.ndarray, ...]:
-        """Take sample(s) `index` of each array: views for an int or a slice, else copies."""
+        """Return samples of each array: views for an int or a slice, else copies."""
         return tuple(array[index] for array in self.arrays)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{a.shape} {a.dtype}' for a in self.arrays)})"
 
 
 class DataLoader:
-    """Iterate over a data set in batches, as torch's ``DataLoader``.
+    """Iterates over a data set in batches; torch's ``DataLoader`` in one process.
 
-    Each pass yields tuples with one array of shape (batch, ...) for each array of the data set.
-    They are copies and belong to the caller; no more than one batch is copied at a time.
+    Each pass yields tuples with an array of shape (batch, ...) for each array of the data set.
+    These are copies that belong to the caller. One batch is copied at a time.
 
     Parameters
     ----------
     dataset : ArrayDataset
-        At least one sample.
-    batch_size : int, default 1
-        Samples in each batch. The last one is smaller if `batch_size` does not divide N.
-    shuffle : bool, default False
-        Draw a new order for each pass.
-    drop_last : bool, default False
-        Leave out a last batch that is smaller. Its statistics come from fewer samples, yet they
-        move BatchNorm's running statistics as much as any other batch's; and from a last batch
-        of one sample BatchNorm cannot train on (N, C) at all (`BatchSizeError`).
+        With at least one sample.
+    batch_size : int
+        Samples in a batch. The last batch is smaller if `batch_size` does not divide N.
+    shuffle : bool
+        Whether each pass has a new random order.
+    drop_last : bool
+        Whether a smaller last batch is left out. It changes BatchNorm's running statistics as much
+        as a full batch does, and with one sample of shape (C,) BatchNorm cannot train
+        (`BatchSizeError`).
     rng : numpy.random.Generator, optional
-        Where `shuffle` draws from, once per pass; by default a fresh ``np.random.default_rng()``.
-        A Generator from the same seed gives the same batches.
+        Used by `shuffle`, once in each pass; by default a new ``np.random.default_rng()``.
+        Generators with the same seed give the same batches.
+
+    Attributes
+    ----------
+    dataset, batch_size, shuffle, drop_last, rng
+        The arguments.
 
     Raises
     ------
     DataError
         If the data set is empty.
     ValueError
-        If `batch_size` is not a positive integer.
+        If `batch_size` is not a positive integer, or `shuffle` or `drop_last` is not a bool.
     TypeError
         If `dataset` is not an `ArrayDataset` or `rng` not a `numpy.random.Generator`.
 
     Examples
     --------
     >>> loader = DataLoader(ArrayDataset(np.arange(5)), batch_size=2)
+    >>> loader
+    DataLoader(ArrayDataset((5,) int64), batch_size=2, shuffle=False, drop_last=False)
     >>> len(loader)
     3
     >>> for (batch,) in loader:
@@ -112,14 +127,18 @@ class DataLoader:
     ) -> None:
         if not isinstance(dataset, ArrayDataset):
             raise TypeError(
-                f"dataset must be an ArrayDataset, got {type(dataset).__name__}; "
+                f"DataLoader: dataset must be an ArrayDataset, got {type(dataset).__name__}; "
                 "ArrayDataset(x, y) makes one from arrays"
             )
         if len(dataset) == 0:
-            raise DataError("the data set is empty, there is nothing to load")
+            raise DataError("DataLoader: expected at least one sample, got an empty data set")
         integer = isinstance(batch_size, (int, np.integer)) and not isinstance(batch_size, bool)
         if not integer or batch_size < 1:
-            raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
+            raise ValueError(
+                f"DataLoader: batch_size must be a positive integer, got {batch_size!r}"
+            )
+        check_bool("DataLoader", "shuffle", shuffle)
+        check_bool("DataLoader", "drop_last", drop_last)
         self.dataset = dataset
         self.batch_size = int(batch_size)
         self.shuffle = shuffle
@@ -127,22 +146,28 @@ class DataLoader:
         self.rng = generator(rng)
 
     def __len__(self) -> int:
-        """Count the batches of one pass: N / batch_size, rounded down with `drop_last`, else up."""
+        """Return the number of batches: N / batch_size, rounded down with `drop_last`, else up."""
         full, rest = divmod(len(self.dataset), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
-        """Make one pass over the data set."""
+        """Yield the batches of one pass over the data set."""
         order = self._order()
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             # An index array, unlike a slice, always copies.
             yield self.dataset[self._part(order[start : start + self.batch_size])]
 
     def _order(self) -> np.ndarray:
-        """Return the numbers of all samples, in the order of one pass."""
+        """Return the indices of all samples, in the order of one pass."""
         n = len(self.dataset)
         return self.rng.permutation(n) if self.shuffle else np.arange(n)
 
     def _part(self, batch: np.ndarray) -> np.ndarray:
-        """Return those numbers of a batch that are to be yielded: all."""
+        """Return the indices in a batch to yield: all, in one process."""
         return batch
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.dataset!r}, batch_size={self.batch_size}, "
+            f"shuffle={self.shuffle}, drop_last={self.drop_last})"
+        )

@@ -1,6 +1,7 @@
-"""MNIST, and every data set in its four files (Fashion-MNIST, KMNIST, ...)."""
+"""MNIST, and every data set in its four files (Fashion-MNIST, KMNIST, QMNIST, EMNIST, ...)."""
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -13,8 +14,10 @@ class MNIST(ArrayDataset):
     """MNIST's images and labels, read from the files in which it is published.
 
     These are ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, or with ``t10k`` for
-    ``train`` the test set; each plain or with ``.gz``. The first of the folders `root`,
-    `root`/MNIST/raw (torchvision's layout) and `root`/raw that holds both files is taken.
+    ``train`` the test set; each plain or with ``.gz``, and with a dot for the hyphen before
+    ``idx`` too. QMNIST's have ``qmnist-`` before and ``test`` for ``t10k``, EMNIST's ``emnist-``
+    and the name of a split. The first of the folders `root`, `root`/MNIST/raw (torchvision's
+    layout) and `root`/raw that holds both files is taken.
 
     Parameters
     ----------
@@ -24,6 +27,10 @@ class MNIST(ArrayDataset):
         The training set (60,000 images in the original) or the test set (10,000).
     flatten : bool, default True
         Images as vectors.
+    split : str, optional
+        Of EMNIST, which has several in one folder: ``"digits"``, ``"letters"``, ``"balanced"``,
+        ``"byclass"``, ``"bymerge"`` or ``"mnist"``. Its images lie on their side in the files, and
+        are left so, as by torchvision.
 
     Attributes
     ----------
@@ -31,12 +38,13 @@ class MNIST(ArrayDataset):
         In [0, 1]: the file's bytes over 255 in float32, to the bit what torchvision's
         ``ToTensor`` gives. Height and width are the file's, 28 x 28 in MNIST.
     labels : ndarray of int64, shape (N,)
+        Of QMNIST's eight numbers an image the first, which is the class.
 
     Raises
     ------
     DataError
         If the files are missing or damaged, do not hold uint8 arrays of rank 3 (images) and
-        1 (labels), differ in length or are empty.
+        1 (labels; QMNIST's are int32 of shape (N, 8)), differ in length or are empty.
 
     Examples
     --------
@@ -47,11 +55,16 @@ class MNIST(ArrayDataset):
     """
 
     def __init__(
-        self, root: str | os.PathLike, train: bool = True, *, flatten: bool = True
+        self,
+        root: str | os.PathLike,
+        train: bool = True,
+        *,
+        flatten: bool = True,
+        split: str | None = None,
     ) -> None:
-        images_path, labels_path = _find(root, "train" if train else "t10k")
+        images_path, labels_path = _find(root, train, split)
         images = _read_uint8(images_path, "images", rank=3)
-        labels = _read_uint8(labels_path, "labels", rank=1)
+        labels = _read_labels(labels_path)
         if len(images) != len(labels):
             raise DataError(
                 f"{len(images)} images in {images_path}, but {len(labels)} labels in {labels_path}"
@@ -66,21 +79,44 @@ class MNIST(ArrayDataset):
         super().__init__(self.images, self.labels)
 
 
-def _find(root: str | os.PathLike, prefix: str) -> list[str]:
+def _find(root: str | os.PathLike, train: bool, split: str | None) -> list[str]:
     """Paths of images and labels, in the first folder that holds both."""
-    names = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
     folders = root, os.path.join(root, "MNIST", "raw"), os.path.join(root, "raw")
     for folder in folders:
-        plain = [os.path.join(folder, name) for name in names]
-        # A plain file goes first: it reads faster than its .gz, and torchvision keeps both.
-        paths = [path if os.path.isfile(path) else f"{path}.gz" for path in plain]
-        if all(map(os.path.isfile, paths)):
-            return paths
+        for names in _names(train, split):
+            plain = [os.path.join(folder, name) for name in names]
+            # A plain file goes first: it reads faster than its .gz, and torchvision keeps both.
+            paths = [path if os.path.isfile(path) else f"{path}.gz" for path in plain]
+            if all(map(os.path.isfile, paths)):
+                return paths
+    names = next(_names(train, split))
     raise DataError(
         f"no MNIST files: looked for {names[0]} and {names[1]}, each with or without .gz, together "
-        f"in one of {', '.join(map(str, folders))}; npbn.torch_reference.download_mnist(root) "
-        "fetches them"
+        f"in one of {', '.join(map(str, folders))}, and for QMNIST's (with split= for EMNIST's); "
+        "npbn.torch_reference.download_mnist(root) fetches MNIST's"
     )
+
+
+def _names(train: bool, split: str | None) -> Iterator[tuple[str, str]]:
+    """Yield the names that images and labels may have."""
+    part = "train" if train else "test"
+    start = f"emnist-{split}-{part}" if split else "train" if train else "t10k"
+    for mark in "-.":
+        yield f"{start}-images{mark}idx3-ubyte", f"{start}-labels{mark}idx1-ubyte"
+    if split is None:
+        yield f"qmnist-{part}-images-idx3-ubyte", f"qmnist-{part}-labels-idx2-int"
+
+
+def _read_labels(path: str) -> np.ndarray:
+    if not os.path.basename(path).startswith("qmnist-"):
+        return _read_uint8(path, "labels", rank=1)
+    array = read_idx(path)
+    if array.ndim != 2 or array.shape[1] != 8 or array.dtype != np.int32:
+        raise DataError(
+            f"QMNIST's labels must be int32 of shape (N, 8), but {path} holds {array.dtype} "
+            f"of shape {array.shape}"
+        )
+    return array[:, 0]
 
 
 def _read_uint8(path: str, what: str, rank: int) -> np.ndarray:

@@ -1,9 +1,8 @@
-"""Training on several processes: a shard of each batch a rank, over MPI.
+"""Training on several processes over MPI, each with a shard of every batch.
 
-``pip install 'npbn[mpi]'``, then ``mpiexec -n 2 python train.py``. All ranks run the same
-program. Its network is converted to synchronised BatchNorm and wrapped, its loader gives each
-rank a shard of every batch, and the numbers are those of one process. ``import npbn`` does not
-load this package.
+``pip install 'npbn[mpi]'``, then ``mpiexec -n 2 python train.py``. All ranks run the same program.
+:func:`convert_sync_batch_norm` and :class:`DataParallel` prepare the network,
+:class:`DataLoader` gives each rank its shards, and the results are those of one process.
 """
 
 from npbn.distributed.communicator import Communicator

@@ -1,4 +1,4 @@
-"""Gradients added over the ranks while backward still works on earlier layers."""
+"""Gradients are summed over the ranks while backward computes those of earlier layers."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -10,18 +10,18 @@ from npbn.distributed.communicator import Communicator, Exchange, raise_not_fini
 from npbn.layers.module import Module
 from npbn.layers.parameter import Parameter
 
-# A message costs the same however short: with each gradient sent alone, a step of 16 layers 64 wide
-# took 25 % longer on two ranks of one machine, with 16 KB 8 %. From 64 KB to 8 MB the differences
-# were within 4 % there; longer ones leave later, with less of backward to go on beside them.
+# A short message takes as long as a longer one: with each gradient in a message of its own, a step
+# of 16 layers 64 wide took 25 % longer on two ranks of one machine, with 16 KB 8 %. From 64 KB to
+# 8 MB the differences were within 4 %; longer messages are sent later, with less of backward left.
 BUCKET_BYTES = 256 * 1024
 
 
 class Buckets:
-    """One backward pass's sum over the ranks; a context manager around the pass.
+    """Sums the gradients of one backward pass over the ranks; a context manager around the pass.
 
-    A large gradient is a bucket, and is added where it lies; small ones share buckets, one after
-    another in a flat array. A bucket of which every gradient is there is sent at once, the
-    buckets in one order on all ranks, and the pass goes on.
+    A large gradient is a bucket by itself and is not copied; small ones share buckets, one after
+    another in a flat array. A bucket is sent when its gradients are complete, while the pass
+    continues; the order of the buckets is the same on all ranks.
 
     Parameters
     ----------
@@ -31,9 +31,10 @@ class Buckets:
 
     def __init__(self, net: Module, comm: Communicator):
         self._comm = comm
+        # A parameter of a layer that occurs twice receives two gradients.
         owners = (m for _, m in net.named_modules(remove_duplicate=False))
-        # A parameter of a layer that occurs twice gets two gradients.
-        self._missing = Counter(p for m in owners for _, p in m._own(Parameter) if p.requires_grad)
+        parameters = (p for m in owners for _, p in m._own(Parameter) if p.requires_grad)
+        self._missing: Counter[Parameter] = Counter(parameters)
         self._waiting = filled(reversed(self._missing))
         self._reached: set[Parameter] = set()
         self._finite = True
@@ -41,7 +42,7 @@ class Buckets:
         self._before: dict[Parameter, np.ndarray | None] = {}
 
     def __enter__(self) -> "Buckets":
-        # What earlier passes have left is summed already: it waits aside.
+        # Gradients of earlier passes are summed already and are set aside.
         for parameter in self._missing:
             self._before[parameter], parameter.grad = parameter.grad, None
         self._handles = [
@@ -75,10 +76,10 @@ class Buckets:
             self._restore()
 
     def _finish(self) -> None:
-        """Send what is left, wait for all, and hand the sums to the parameters."""
+        """Send the remaining buckets, wait for all, and accumulate the sums."""
         while self._waiting:
-            self._send(self._waiting.pop(0))  # a parameter that was not reached adds nothing
-        late = [p for p in self._missing if p.grad is not None]  # a layer that runs twice by itself
+            self._send(self._waiting.pop(0))  # without a gradient a parameter adds zeros
+        late = [p for p in self._missing if p.grad is not None]  # of a layer that ran again
         for bucket in filled(late):
             self._send(bucket)
         grads: dict[Parameter, np.ndarray] = {}
@@ -91,7 +92,7 @@ class Buckets:
                 grad = grad.astype(parameter.dtype, copy=False)
                 grads[parameter] = grads[parameter] + grad if parameter in grads else grad
         for parameter, grad in grads.items():
-            if parameter in self._reached or grad.any():  # another rank may have reached it
+            if parameter in self._reached or grad.any():  # on this rank or on another
                 parameter.accumulate(grad)
 
     def _restore(self) -> None:
@@ -100,12 +101,12 @@ class Buckets:
 
 
 def filled(parameters: Iterable[Parameter]) -> list[list[Parameter]]:
-    """Distribute parameters over buckets, in the order in which these will be complete.
+    """Distribute parameters over buckets, in the order in which these become complete.
 
-    One of BUCKET_BYTES or more has a bucket of its own; the others share some of up to that size,
-    of one dtype each.
+    A parameter of BUCKET_BYTES or more has a bucket of its own. The others share buckets of at
+    most that size and of one dtype.
     """
-    buckets: dict[int, list[Parameter]] = {}  # by the place of the last parameter
+    buckets: dict[int, list[Parameter]] = {}  # by the position of the last parameter
     small: list[Parameter] = []
     size = last = 0
     for place, parameter in enumerate(parameters):
@@ -124,15 +125,15 @@ def filled(parameters: Iterable[Parameter]) -> list[list[Parameter]]:
 
 
 def flatten(bucket: list[Parameter]) -> np.ndarray:
-    """Return the gradients one after another; of a single one itself, not a copy.
+    """Return the gradients one after another; a single one is not copied.
 
-    float16 as float32, which MPI can add.
+    float16 becomes float32, which MPI can add.
     """
     first = bucket[0]
     dtype = np.promote_types(first.dtype, np.float32)
     if len(bucket) == 1 and first.grad is not None:
-        lies = order(first)
-        return np.require(first.grad, dtype, [lies, "W"]).reshape(-1, order=lies)
+        layout = order(first)
+        return np.require(first.grad, dtype, [layout, "W"]).reshape(-1, order=layout)
     flat = np.zeros(sum(parameter.data.size for parameter in bucket), dtype)
     for parameter, place in unflatten(flat, bucket):
         if parameter.grad is not None:
@@ -142,12 +143,12 @@ def flatten(bucket: list[Parameter]) -> np.ndarray:
 
 @np.errstate(all="ignore")
 def finite(flat: np.ndarray) -> bool:
-    """Tell whether all numbers are; their squares first, in an eighth of the time."""
+    """Return whether all numbers are finite; the sum of squares is checked first, for speed."""
     return bool(np.isfinite(flat @ flat) or np.isfinite(flat).all())
 
 
 def unflatten(flat: np.ndarray, bucket: list[Parameter]) -> Iterator[tuple[Parameter, np.ndarray]]:
-    """Yield the parameters with their views of a flat array."""
+    """Yield each parameter with the view of its gradient in a flat array."""
     start = 0
     for parameter in bucket:
         part = flat[start : start + parameter.data.size]
@@ -156,5 +157,5 @@ def unflatten(flat: np.ndarray, bucket: list[Parameter]) -> Iterator[tuple[Param
 
 
 def order(parameter: Parameter) -> Literal["C", "F"]:
-    """Return how a gradient is sent, on every rank: a matrix by columns, as Linear's lies."""
+    """Return the order of a gradient in its message: for a matrix by columns, as Linear has it."""
     return "F" if len(parameter.shape) == 2 else "C"

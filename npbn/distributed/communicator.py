@@ -1,7 +1,7 @@
-"""What the rest of this package asks of the processes that train together.
+"""The protocol by which processes that train together exchange arrays.
 
-:class:`Communicator` is the protocol. :mod:`npbn.distributed.mpi` speaks it over MPI; a test may
-bring its own, in one process.
+:mod:`npbn.distributed.mpi` implements :class:`Communicator` over MPI; tests implement it in one
+process.
 """
 
 from typing import Protocol
@@ -10,53 +10,105 @@ import numpy as np
 
 from npbn.errors import DistributedError
 
-TEXT = 512  # bytes of a problem that a rank tells the others
+TEXT = 512  # bytes of the description of a problem that is sent to other ranks
 
 
 def encoded(text: str) -> bytes:
-    """Return a text as bytes to send, whatever it holds; half a surrogate is no UTF-8."""
+    """Return any text as bytes to send; lone surrogates, which UTF-8 has not, are escaped."""
     return text.encode(errors="backslashreplace")
 
 
 def decoded(content: bytes) -> str:
-    """Return the text of bytes that may be cut and padded."""
+    """Return the text in bytes that may be cut off and padded."""
     return content.rstrip(b"\0").decode(errors="ignore")
 
 
 class Exchange(Protocol):
-    """A sum over all ranks that is under way."""
+    """A sum over all ranks that has been started."""
 
     def poll(self) -> None:
-        """Give it a chance to get on, without waiting."""
+        """Let it make progress, without waiting."""
 
     def wait(self) -> np.ndarray:
-        """Return the sum; the same bits on every rank."""
+        """Wait for the sum and return it; it is the same, bit for bit, on every rank."""
 
 
 class Communicator(Protocol):
     """P processes, numbered by rank; all call the same methods in the same order.
 
-    `what` names an exchange in messages: when ranks do not meet, they say who is where.
+    `what` names an exchange, for the message when ranks are at different ones.
+
+    Attributes
+    ----------
+    rank : int
+        The number of this process, from 0.
+    size : int
+        P.
     """
 
     rank: int
     size: int
 
     def allgather(self, part: np.ndarray, what: str) -> np.ndarray:
-        """Return the parts of all ranks, each of shape (n,) float64, as (P, n)."""
+        """Return the parts of all ranks as rows.
+
+        Parameters
+        ----------
+        part : ndarray, shape (n,), float64
+            That of this rank.
+        what : str
+            Name of the exchange.
+
+        Returns
+        -------
+        ndarray, shape (P, n), float64
+            The part of rank r as row r.
+        """
 
     def start_sum(self, array: np.ndarray, what: str) -> Exchange:
-        """Begin to add an array over all ranks, in place, float32 or float64, C-contiguous."""
+        """Start adding an array over all ranks, in place.
+
+        Parameters
+        ----------
+        array : ndarray, C-contiguous, float32 or float64
+            That of this rank; it has the sum afterwards.
+        what : str
+            Name of the exchange.
+
+        Returns
+        -------
+        Exchange
+            Its ``wait()`` returns the sum.
+        """
 
     def broadcast(self, array: np.ndarray, what: str) -> None:
-        """Overwrite a C-contiguous array with rank 0's."""
+        """Overwrite an array with that of rank 0.
+
+        Parameters
+        ----------
+        array : ndarray, C-contiguous
+            Of the same shape and dtype on all ranks.
+        what : str
+            Name of the exchange.
+        """
 
     def fail(self, reason: str) -> DistributedError:
-        """Tell the other ranks why this one cannot go on; return the error to raise."""
+        """Send the other ranks the reason why this one fails.
+
+        Parameters
+        ----------
+        reason : str
+            For the message of the error.
+
+        Returns
+        -------
+        DistributedError
+            The error to raise.
+        """
 
 
 def agree(comm: Communicator, problem: str, what: str) -> None:
-    """Raise on all ranks alike if any has a problem; an empty one is none."""
+    """Raise DistributedError on all ranks if one of them has a problem; an empty text is none."""
     if comm.size == 1:
         if problem:
             raise DistributedError(f"{what}: {problem}")
@@ -70,17 +122,17 @@ def agree(comm: Communicator, problem: str, what: str) -> None:
 
 
 def broadcast_text(comm: Communicator, text: str, what: str) -> str:
-    """Return rank 0's text."""
+    """Return the text of rank 0."""
     content = np.frombuffer(text.encode(errors="surrogatepass"), np.uint8).copy()
     length = np.array([content.size])
     comm.broadcast(length, what)
     if comm.rank:
-        content = np.empty(length[0], np.uint8)
+        content = np.empty(int(length[0]), np.uint8)
     comm.broadcast(content, what)
-    return content.tobytes().decode(errors="surrogatepass")
+    return bytes(content).decode(errors="surrogatepass")
 
 
 def raise_not_finite(comm: Communicator, here: bool, what: str) -> None:
-    """Raise on every rank, naming those whose values are not finite."""
+    """Raise DistributedError on every rank, with the ranks whose values are not finite."""
     agree(comm, "NaN or infinite values" if here else "", what)
-    raise DistributedError(f"{what}: finite on every rank, but not all together")
+    raise DistributedError(f"{what}: finite values on each rank, but their sum is not finite")

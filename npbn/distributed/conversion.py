@@ -1,15 +1,18 @@
 """Networks turned into synchronised ones, and back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from npbn.distributed.mpi import communicator
 from npbn.distributed.sync_batch_norm import SyncBatchNorm
 from npbn.errors import ConfigError
-from npbn.layers.batch_norm import BatchNorm
+from npbn.layers.batch_norm import BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d
 from npbn.layers.batch_renorm import BatchRenorm
 from npbn.layers.ghost_batch_norm import GhostBatchNorm
 from npbn.layers.module import Module
+from npbn.layers.plain import own_behaviour
+
+PLAIN = (BatchNorm1d, BatchNorm2d, BatchNorm3d, BatchNorm)
 
 
 def convert_sync_batch_norm(net: Module, comm: Any = None) -> Module:
@@ -40,7 +43,7 @@ def convert_sync_batch_norm(net: Module, comm: Any = None) -> Module:
     comm = communicator(comm)
 
     def synchronised(layer: BatchNorm, name: str) -> SyncBatchNorm:
-        _check_plain(layer, BatchNorm, f"convert_sync_batch_norm: {name}")
+        _check_plain(layer, PLAIN, f"convert_sync_batch_norm: {name}")
         sync = SyncBatchNorm.__new__(SyncBatchNorm)
         vars(sync).update(layer.__getstate__(), comm=comm, described_as=type(layer))
         return sync
@@ -69,7 +72,7 @@ def revert_sync_batch_norm(net: Module) -> Module:
 
     def reverted(layer: SyncBatchNorm, name: str) -> BatchNorm:
         who = f"revert_sync_batch_norm: {name}"
-        _check_plain(layer, SyncBatchNorm, who)
+        _check_plain(layer, [SyncBatchNorm], who)
         state = layer.__getstate__()
         kind = state.pop("described_as", None)
         if kind is None:
@@ -90,19 +93,15 @@ def _converts(module: Module) -> bool:
     return isinstance(module, BatchNorm) and not isinstance(module, kept)
 
 
-# What computes: a subclass that has one of these of its own may compute anything.
-COMPUTES = ("__call__", "forward", "predict", "backward", "_apply", "_backward")
-COMPUTES += ("_apply_in_training", "_gradients", "_track")
-
-
-def _check_plain(layer: BatchNorm, base: type[BatchNorm], who: str) -> None:
-    """Raise ConfigError unless a layer computes what its base does."""
-    for name in COMPUTES:
-        if name in vars(layer) or getattr(type(layer), name) is not getattr(base, name):
-            raise ConfigError(
-                f"{who}: expected a layer that computes what {base.__name__} does, got a "
-                f"{type(layer).__name__} with a {name} of its own, which would be lost"
-            )
+def _check_plain(layer: BatchNorm, kinds: Sequence[type[BatchNorm]], who: str) -> None:
+    """Raise ConfigError unless a layer does what the first of these classes that it is of does."""
+    kind = next(kind for kind in kinds if isinstance(layer, kind))
+    name = own_behaviour(layer, kind)
+    if name is not None:
+        raise ConfigError(
+            f"{who}: expected a layer that computes what {kind.__name__} does, got a "
+            f"{type(layer).__name__} with a {name} of its own, which would be lost"
+        )
 
 
 def _replaced(

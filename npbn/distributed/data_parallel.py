@@ -1,4 +1,4 @@
-"""One network on several processes, each with a shard of every batch."""
+"""One network on several processes, each of which has a shard of every batch."""
 
 from itertools import chain, zip_longest
 from math import isfinite, nan
@@ -18,50 +18,49 @@ from npbn.layers.module import Module
 
 
 class DataParallel(Module):
-    """A network of which every rank has a copy, trained on one shard of each batch a rank.
+    """A network of which each rank has a copy; the ranks train it on shards of each batch.
 
-    All ranks start from rank 0's parameters and statistics. `backward` leaves on every rank the
-    gradients of the loss of the whole batch, the same bits, so that optimizers with the same
-    options keep the copies alike. For a mean loss over N samples, n of them on this rank::
+    All ranks start with the parameters and statistics of rank 0. `backward` gives every rank the
+    gradients of the loss of the whole batch, the same bit for bit, so that optimizers with the
+    same options keep the copies equal. For a mean over N samples, n of them on this rank::
 
-        gradient = Σ over ranks of  n / N · gradient of the rank's own mean
+        gradient = Σ over ranks of  n / N · gradient of the mean on the rank
 
-    The factor goes in before the pass, since synchronised BatchNorm mixes the ranks' gradients on
-    the way; averaging the ranks' gradients afterwards would be wrong for shards of different
-    sizes. A rank without samples runs all the same, on an empty batch, and adds nothing. With
-    BatchNorm layers that are not synchronised (:func:`convert_sync_batch_norm`) each rank
-    normalises by its own shard, and all take over rank 0's running statistics, as in torch's
-    ``DistributedDataParallel``.
+    The factor is applied before the backward pass, in which synchronised BatchNorm combines the
+    gradients of all ranks. An average of the ranks' gradients would be wrong for shards of
+    different sizes. A rank without samples runs on an empty batch and adds zeros. If BatchNorm
+    layers are not synchronised (:func:`convert_sync_batch_norm`), each rank normalises by its own
+    shard, and all use rank 0's running statistics, as in torch's ``DistributedDataParallel``.
 
     Parameters
     ----------
     net : Module
-        The same architecture, dtypes and options on all ranks; initial values may differ.
+        With the same layers, dtypes and options on all ranks; initial values may differ.
     comm : mpi4py.MPI.Comm, Communicator, or None
         The ranks; None is ``MPI.COMM_WORLD``.
 
     Attributes
     ----------
     module : Module
-        `net`; keys of the ``state_dict`` begin with ``module.``, as in torch. Save
+        `net`. Keys of the ``state_dict`` begin with ``module.``, as in torch; save that of
         ``net.module``, on rank 0.
     loss : float or None
-        The loss over all ranks, of the latest `backward` that was given a criterion.
+        The loss over all ranks of the latest `backward` with a criterion.
     denominator : float
-        What that mean was divided by, over all ranks; 1 of a sum.
+        What that mean was divided by, over all ranks; 1 for a sum.
 
     Raises
     ------
     DistributedError
-        If a rank has another network: it names rank and difference.
+        If a rank has another network; the message has the rank and the first difference.
 
     Notes
     -----
-    Messages per step, with P > 1: one gather of 8 · 4 bytes a rank before the backward pass; one
-    sum for each gradient of 256 KB or more, where it lies, and for all others in buckets of up to
-    256 KB, each sent as soon as it is complete; and those of :class:`SyncBatchNorm`, two for each
-    such layer. The sums are in the parameters' dtype (float16: float32), and as many bytes as the
-    parameters have. Without synchronised BatchNorm, one broadcast of all running statistics.
+    Messages per step, with more than one rank: a gather of 8 · 4 bytes per rank before the
+    backward pass; a sum for each gradient of 256 KB or more, and for the others in buckets of up
+    to 256 KB, each sent when it is complete; and those of :class:`SyncBatchNorm`, two for each
+    such layer. The sums have the dtype of the parameters (float32 for float16) and as many bytes
+    as they. Without synchronised BatchNorm, one broadcast of all running statistics.
 
     Examples
     --------
@@ -111,7 +110,7 @@ class DataParallel(Module):
         return self.module._backward(grad_output, cache, input_grad)
 
     def _share_statistics(self) -> None:
-        """Take over rank 0's running statistics of layers that are not synchronised."""
+        """Copy rank 0's running statistics of layers that are not synchronised."""
         if self.comm.size == 1:
             return
         arrays = [
@@ -141,17 +140,22 @@ class DataParallel(Module):
         grad_output : ndarray, shape and dtype of the output
             Gradient of this rank's loss.
         input_grad : bool
-            False returns None, and the first layer skips the product.
+            False returns None; the first layer then does not compute it.
         criterion : CrossEntropyLoss or MSELoss, optional
-            Whose gradient it is: ranks then count by what its mean was divided by, with
-            ``ignore_index`` and class weights; a sum counts as it is. Without one it is taken as
-            that of a mean over samples.
+            The loss that the gradient belongs to. A rank's weight is what its mean was divided by,
+            which depends on ``ignore_index`` and class weights; sums are added. Without it the
+            loss is taken for a mean over samples.
+
+        Returns
+        -------
+        ndarray, shape of the shard's input, or None
+            Gradient of the whole batch's loss with respect to the input.
 
         Raises
         ------
         DistributedError
-            If a rank's loss or gradients are NaN or infinite, or a rank failed, is gone or does
-            something else: it names the rank.
+            If the loss or the gradients of a rank are NaN or infinite, or a rank failed, ended or
+            is at another exchange; the message has the rank.
         BackwardError, ShapeError, DtypeError
             As in :class:`npbn.Module`.
         """
@@ -170,16 +174,17 @@ class DataParallel(Module):
         """Return the factor of this rank's gradient; set the loss of all ranks."""
         reduction = "mean" if criterion is None else criterion.reduction
         mine = len(grad_output) if criterion is None else criterion.denominator
-        loss = 0.0 if criterion is None else float(np.sum(criterion.loss))
-        if criterion is None:
+        if criterion is None or criterion.loss is None:
             loss = 0.0 if np.isfinite(grad_output).all() else np.nan
+        else:
+            loss = float(np.sum(criterion.loss))
         parts = self.comm.allgather(np.array([mine, loss, reduction == "mean"]), "loss").tolist()
         means = [mean for _, _, mean in parts]
         if len(set(means)) > 1:
             raise DistributedError(
                 f"loss: expected one reduction on all ranks, got 'mean' on {np.flatnonzero(means)}"
             )
-        # The mean of nothing is NaN, and no reason to stop.
+        # A mean without terms is NaN, which is no error.
         losses = {rank: part[1] for rank, part in enumerate(parts) if part[0] > 0}
         broken = [f"rank {rank}: loss {x}" for rank, x in losses.items() if not isfinite(x)]
         if broken:
@@ -195,7 +200,7 @@ class DataParallel(Module):
 
 
 def description(net: Module) -> str:
-    """Describe in lines what has to be the same on all ranks: layers, options and arrays."""
+    """Return lines that have to be the same on all ranks: layers, options and arrays."""
     options = [f"{name}: {repr(m).splitlines()[0]}" for name, m in net.named_modules()]
     arrays = [f"{key} {array.shape} {array.dtype}" for key, array in net._state()]
     frozen = [f"{name} frozen" for name, p in net.named_parameters() if not p.requires_grad]

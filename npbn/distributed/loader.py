@@ -1,4 +1,4 @@
-"""The loader that hands every rank its shard of each batch."""
+"""A loader that gives each rank its shard of every batch."""
 
 from __future__ import annotations  # np.random, named in hints, takes 20 ms to load
 
@@ -14,31 +14,35 @@ from npbn.errors import DataError
 
 
 class DataLoader(data.DataLoader):
-    """Iterate over a data set in batches of which every rank gets a shard.
+    """Iterates over a data set in batches and gives each rank its shard of them.
 
-    The batches are those of :class:`npbn.DataLoader` in one process, in rank 0's order; shard r
-    of P is the r-th of P runs of samples whose lengths differ by one at the most. So every sample
-    comes once an epoch, on one rank, for any number of ranks. In a last batch of fewer samples
-    than ranks some shards are empty.
+    The batches are those of :class:`npbn.DataLoader` in one process, in the order of rank 0. A
+    batch is cut into P consecutive shards whose sizes differ by at most one; rank r gets shard r.
+    Each sample is used once in an epoch, on one rank. If the last batch has fewer samples than
+    there are ranks, some shards are empty.
 
     Parameters
     ----------
     dataset : ArrayDataset
         The whole data set, on every rank.
     batch_size : int
-        Samples of the whole batch, over all ranks; at least one a rank.
-    shuffle, drop_last, rng
-        :class:`npbn.DataLoader`'s. Every rank's Generator is drawn from, rank 0's counts: seeds
-        may differ.
+        Samples in the whole batch, at least one for each rank.
+    shuffle : bool
+        Whether each pass has a new random order.
+    drop_last : bool
+        Whether a smaller last batch is left out.
+    rng : numpy.random.Generator, optional
+        Used by `shuffle`. The order is that of rank 0: seeds may differ.
     comm : mpi4py.MPI.Comm, Communicator, or None
         The ranks; None is ``MPI.COMM_WORLD``.
 
     Raises
     ------
     DataError
-        On fewer samples than ranks.
+        If there are fewer samples than ranks.
     ValueError
-        On a `batch_size` below the number of ranks.
+        If `batch_size` is no integer or below the number of ranks, or `shuffle` or `drop_last` is
+        no bool.
     DistributedError
         If the ranks' data sets or options differ.
     """
@@ -62,12 +66,12 @@ class DataLoader(data.DataLoader):
         agree(self.comm, same, "DataLoader")
         if len(dataset) < self.comm.size:
             raise DataError(
-                f"DataLoader: expected a sample for each of the {self.comm.size} ranks at least, "
+                f"DataLoader: expected at least a sample for each of the {self.comm.size} ranks, "
                 f"got {len(dataset)}"
             )
         if batch_size < self.comm.size:
             raise ValueError(
-                f"DataLoader: expected a batch_size over all ranks, of {self.comm.size} at least, "
+                f"DataLoader: expected a batch_size, over all ranks, of at least {self.comm.size}, "
                 f"got {batch_size}"
             )
 

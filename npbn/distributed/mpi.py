@@ -1,4 +1,4 @@
-"""The communicator over MPI: mpi4py's buffers, and waits that end."""
+"""The communicator over MPI, in which every wait has an end."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -21,9 +21,9 @@ class MPICommunicator:
     """A communicator on top of mpi4py's; made by :func:`communicator`."""
 
     def __init__(self, comm: "MPI.Comm", timeout: float):
-        self._comm = comm.Dup()  # so that our messages meet nobody else's
+        self._comm = comm.Dup()  # separates its messages from those of other code
         self._watch = Watch(comm.Dup(), timeout)
-        # What a failure leaves unfinished MPI may write to still: requests hold their arrays.
+        # Requests keep their arrays alive: after a failure MPI may still write to them.
         self._open: dict[int, MPI.Request] = {}
         self.rank: int = comm.rank
         self.size: int = comm.size
@@ -40,28 +40,28 @@ class MPICommunicator:
         return parts[:, 1:]
 
     def start_sum(self, array: np.ndarray, what: str) -> Exchange:
-        """Begin to add an array over all ranks, in place."""
+        """Start adding an array over all ranks, in place."""
         from mpi4py import MPI
 
         self._stamp(what)
         return _Sum(self, self._start(lambda: self._comm.Iallreduce(MPI.IN_PLACE, array)), array)
 
     def broadcast(self, array: np.ndarray, what: str) -> None:
-        """Overwrite an array with rank 0's."""
+        """Overwrite an array with that of rank 0."""
         self._stamp(what)
         self._wait(self._start(lambda: self._comm.Ibcast(array, root=0)))
 
     def fail(self, reason: str) -> DistributedError:
-        """Tell the other ranks why this one cannot go on; return the error to raise."""
+        """Send the other ranks the reason why this one fails; return the error to raise."""
         return self._watch.fail(reason)
 
     def _stamp(self, what: str) -> float:
-        """Count an exchange; the number and `what` have to be the same on every rank."""
+        """Count the exchange; return a checksum of number and name, the same on every rank."""
         self._watch.enter(what)
         return float(crc32(encoded(f"{self._watch.number} {what}")))
 
     def _start(self, operation: Callable[[], "MPI.Request"]) -> "MPI.Request":
-        request = self._guarded(operation)
+        request: MPI.Request = self._guarded(operation)
         self._open[id(request)] = request
         return request
 
@@ -74,11 +74,11 @@ class MPICommunicator:
 
         try:
             return call()
-        except MPI.Exception as error:  # messages of different lengths, say
+        except MPI.Exception as error:  # messages of different lengths, for instance
             raise self.fail(f"MPI at {self._watch.what!r}: {error}") from error
 
-    def __deepcopy__(self, memo: dict) -> "MPICommunicator":
-        return self  # a copied network talks to the same ranks
+    def __deepcopy__(self, memo: dict[int, Any]) -> "MPICommunicator":
+        return self  # a copied network uses the same ranks
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -86,14 +86,14 @@ class MPICommunicator:
         )
 
     def __repr__(self) -> str:
-        # The launcher names a process that was killed by its number alone.
+        # The launcher reports a killed process by its number only.
         places = enumerate(self._watch.places)
         ranks = [f"rank {rank} is process {process} on {node}" for rank, (node, process) in places]
         return f"MPICommunicator of {self.size}: {', '.join(ranks)}"
 
 
 class _Sum:
-    """A sum under way; keeps the array alive."""
+    """A sum that has been started; it keeps the array alive."""
 
     def __init__(self, comm: MPICommunicator, request: "MPI.Request", array: np.ndarray):
         self._comm, self._request, self._array = comm, request, array
@@ -107,26 +107,33 @@ class _Sum:
 
 
 def communicator(comm: Any = None, timeout: float = TIMEOUT) -> Communicator:
-    """Return npbn's communicator on top of an mpi4py one.
+    """Return npbn's communicator for one of mpi4py's.
 
-    The first call for a communicator is collective, as are all that use it; later ones return the
-    same. Whatever takes a `comm` calls it, so that there is a need for it only to set `timeout`.
+    The first call for a communicator is collective; later calls return the same object. All that
+    takes a `comm` calls this function: call it yourself only to set `timeout`.
 
     Parameters
     ----------
     comm : mpi4py.MPI.Comm, Communicator, or None
-        None is ``MPI.COMM_WORLD``. What is a Communicator already is returned as it is.
+        None is ``MPI.COMM_WORLD``. A Communicator is returned as it is.
     timeout : float
-        Seconds for which a rank waits for the others before it gives up; of a rank that failed
-        or is gone it hears within one second.
+        Seconds for which a rank waits for the others. That another rank failed or was killed is
+        known within one second.
+
+    Returns
+    -------
+    Communicator
 
     Raises
     ------
     ModuleNotFoundError
-        Without mpi4py, or the MPI library that it needs; says what to install.
+        If mpi4py or the MPI library that it needs is missing; the message says what to install.
+    TypeError
+        If `comm` is no communicator.
     """
     if comm is not None and hasattr(comm, "start_sum"):
-        return comm
+        made: Communicator = comm
+        return made
     try:
         from mpi4py import MPI
     except (ModuleNotFoundError, RuntimeError) as error:  # RuntimeError: no MPI library
@@ -134,16 +141,17 @@ def communicator(comm: Any = None, timeout: float = TIMEOUT) -> Communicator:
     comm = MPI.COMM_WORLD if comm is None else comm
     if not isinstance(comm, MPI.Comm):
         raise TypeError(f"expected a communicator of mpi4py's, got {type(comm).__name__}")
-    known = comm.Get_attr(_keyval())
+    known: Any = comm.Get_attr(_keyval())
     if known is None:
         known = MPICommunicator(comm, timeout)
         comm.Set_attr(_keyval(), known)
-    return known
+    ours: Communicator = known
+    return ours
 
 
 @lru_cache(maxsize=1)
 def _keyval() -> int:
-    """Return the key under which a communicator of MPI's has ours, as long as it lives."""
+    """Return the key under which a communicator of MPI's keeps ours as an attribute."""
     from mpi4py import MPI
 
     return MPI.Comm.Create_keyval()

@@ -1,4 +1,4 @@
-"""Running statistics of a whole data set of which every rank has a part."""
+"""Running statistics of a whole data set that is distributed over the ranks."""
 
 import copy
 from collections.abc import Iterable
@@ -23,30 +23,30 @@ WHAT = "update_batch_norm"
 def update_batch_norm(
     net: Module, loader: Iterable[Any], comm: Any = None, *, average_batches: bool = False
 ) -> None:
-    """Set every BatchNorm's running statistics to those of the data of all ranks, on every rank.
+    """Set the running statistics of each BatchNorm to those of the data of all ranks.
 
-    :func:`npbn.update_batch_norm`'s result for the whole batches.
+    The result, on every rank, is that of :func:`npbn.update_batch_norm` for the whole batches.
 
     Parameters
     ----------
     net : Module
-        The same on all ranks; one in :class:`DataParallel` too.
+        The same on all ranks; a network in :class:`DataParallel` too.
     loader : iterable of arrays x, or of tuples (x, ...)
-        This rank's shards: of :class:`npbn.distributed.DataLoader`, say. The same number on each
-        rank, some of which may be empty.
+        This rank's shards, for instance a :class:`npbn.distributed.DataLoader`. Their number has
+        to be the same on all ranks; shards may be empty.
     comm : mpi4py.MPI.Comm, Communicator, or None
         The ranks; None is ``MPI.COMM_WORLD``.
     average_batches : bool
-        True averages over whole batches: BatchNorm is synchronised while they run. The ghosts of
-        ``GhostBatchNorm`` and the batches of ``BatchRenorm`` are those of each rank's shards, and
-        all of them count.
+        True averages the statistics of whole batches, with BatchNorm synchronised. For
+        ``GhostBatchNorm`` and ``BatchRenorm`` it averages those of the ghosts and batches of all
+        ranks' shards.
 
     Raises
     ------
     DataError, BatchSizeError
-        As :func:`npbn.update_batch_norm`, on all ranks alike.
+        As :func:`npbn.update_batch_norm`, on all ranks.
     DistributedError
-        If the loaders give different numbers of batches, if what is measured is not finite, or if a
+        If the loaders give different numbers of batches, if statistics are not finite, or if a
         rank failed.
     """
     comm = communicator(comm)
@@ -67,7 +67,7 @@ class _Ranks(OneProcess):
         counts = self._comm.allgather(np.array([len(have_values)], np.float64), WHAT)[:, 0]
         if (counts != counts[0]).any():
             raise DistributedError(
-                f"{WHAT}: expected as many batches on each rank, got "
+                f"{WHAT}: expected the same number of batches on each rank, got "
                 + ", ".join(f"{count:g}" for count in counts)
             )
         if not have_values:
@@ -77,7 +77,7 @@ class _Ranks(OneProcess):
     def merge(self, statistics: BatchStatistics, norm: BatchNorm) -> BatchStatistics:
         if self._comm.size == 1:
             return statistics
-        if not statistics.count:  # no values, of as many channels
+        if not statistics.count:  # no values, but the same number of channels
             statistics = BatchStatistics(0, np.zeros((3, norm.num_features)))
         return merged(statistics, self._comm, WHAT)
 
@@ -89,5 +89,5 @@ class _Ranks(OneProcess):
         counts = rows[:, 0]
         if counts.any():
             averages = np.average(rows[:, 1:], axis=0, weights=counts)
-            norm.running_mean[...], norm.running_var[...] = np.split(averages, 2)
-            norm.num_batches_tracked[...] = counts.sum()
+            mean, var = np.split(averages, 2)
+            norm.write_running_stats(mean, var, counts.sum())

@@ -18,58 +18,91 @@ from npbn.functional.batch_norm_shards import (
 from npbn.functional.statistics import BatchStatistics, merge_all, two_parts
 from npbn.layers.batch_norm import BatchNorm
 
-# Ranks up to which every rank gets the statistics of all and merges them: one message each, of a
-# size that grows with P. Beyond, two sums over the ranks, whose size does not. At 256 channels both
-# take 53 µs on 16 ranks, 113 and 80 µs on 64, with the latency and bandwidth measured between two
-# on one machine (benchmarks/results/ranks.md); on 10 Gbit/s they meet between 32 and 64.
+# Up to so many ranks, each rank gathers the statistics of all and merges them: one message each,
+# whose size grows with P. With more, two sums over the ranks, whose size does not. At 256 channels
+# gathering and summing take 53 µs each on 16 ranks, 113 and 80 µs on 64, computed with the latency
+# and bandwidth between two ranks of one machine (benchmarks/results/ranks.md); with 10 Gbit/s they
+# are equal between 32 and 64 ranks.
 GATHER = 16
 
 
 class SyncCache(NamedTuple):
-    """What the backward pass of training needs: the shard's part, and the values of all ranks."""
+    """What the backward pass of training needs: the shard's cache, and the count of all ranks."""
 
     shard: BatchNormCache
-    count: int
+    count: int  # type: ignore[assignment]  # in place of tuple.count
 
 
 class SyncBatchNorm(BatchNorm):
     """Batch normalisation over the shards of all ranks; torch's ``nn.SyncBatchNorm``, on CPUs.
 
-    In training the statistics of the ranks' shards are merged, so that every rank normalises as
-    one process would normalise the whole batch, and has its running statistics. The gradient of
-    the input goes through the statistics to the shards of all ranks; the gradients of weight and
-    bias are the shard's own, for :class:`DataParallel` to add. Shards may differ in size and may
-    be empty; what counts is that the whole batch has more than one value per channel. Evaluation
-    is :class:`npbn.BatchNorm1d`'s, and exchanges nothing.
+    In training the statistics of the shards are merged: every rank normalises as one process
+    normalises the whole batch, and has the same running statistics. The gradient of the input
+    takes into account that the statistics depend on the shards of all ranks. The gradients of
+    weight and bias are those of the shard; :class:`DataParallel` adds them. Shards may differ in
+    size and may be empty, if the whole batch has more than one value per channel. Evaluation is
+    that of :class:`npbn.BatchNorm1d`, without messages.
 
     Parameters
     ----------
     num_features : int
-        C, of inputs (N, C) or (N, C, ...) of any rank.
-    eps, momentum, affine, track_running_stats, bias, dtype
-        :class:`npbn.BatchNorm1d`'s.
+        C, the number of channels of inputs (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W).
+    eps : float
+        Added to the variance, under the root; above 0 in training.
+    momentum : float or None
+        Weight of the **new** value in the running statistics (TensorFlow's is the weight of the
+        old one). None averages all batches since the last reset alike; unlike torch it does not
+        count empty batches, which have no statistics.
+    affine : bool
+        Whether scale and shift are learnt; without them they are 1 and 0.
+    track_running_stats : bool
+        False keeps no running statistics: evaluation then normalises by the rank's shard.
     comm : mpi4py.MPI.Comm, Communicator, or None
         The ranks; None is ``MPI.COMM_WORLD``. All have to run the same layers in the same order.
+    bias : bool
+        False learns a scale without a shift.
+    dtype : {float32, float64, float16}
+        Of parameters and running statistics. The input has the same dtype; float16 input is
+        accepted with float32 parameters too, computed in float32.
+
+    Attributes
+    ----------
+    num_features, eps, momentum, affine, track_running_stats
+        The arguments.
+    comm : Communicator
+    weight : Parameter, shape (C,), or None
+        Scale, at first 1.
+    bias : Parameter, shape (C,), or None
+        Shift, at first 0.
+    running_mean, running_var : ndarray, shape (C,), or None
+        At first 0 and 1.
+    num_batches_tracked : ndarray, shape (), int64, or None
+        Batches seen; with momentum None, those that were not empty.
 
     Raises
     ------
-    ShapeError, DtypeError, ValueError
-        As in :class:`npbn.BatchNorm1d`.
+    ValueError
+        On an argument of the wrong kind. In training, if `eps` is not above 0 or running
+        statistics are read-only.
+    ShapeError, DtypeError
+        On an input of another rank, number of channels or dtype.
     BatchSizeError
-        On all ranks alike, on one value per channel in all of them together.
+        On all ranks, if the whole batch has one value per channel in training.
     DistributedError
-        If another rank failed, is gone or is elsewhere, or if statistics are NaN or infinite: it
-        names the rank.
+        If another rank failed, ended or is at another exchange, or if statistics are NaN or
+        infinite; the message has the rank.
 
     Notes
     -----
-    Messages, per forward pass in training: up to 16 ranks (``GATHER``) one gather, to which each
-    contributes 8 · (2 + 2 C) bytes (count, mean and m2, and a stamp that tells whether all are at
-    the same exchange). With more, two sums, over 8 · (1 + C) and 8 · 2 C bytes. Per backward pass:
-    one sum over 8 · 2 C bytes. With one rank none: it is BatchNorm itself then, to the bit.
+    Messages per forward pass in training: up to 16 ranks (``GATHER``) a gather of 8 · (2 + 2 C)
+    bytes from each rank (count, mean, m2, and a checksum of the exchange). With more ranks two
+    sums, of 8 · (1 + C) and 8 · 2 C bytes. Per backward pass: a sum of 8 · 2 C bytes. One rank
+    sends none and computes what BatchNorm does, bit for bit.
 
-    S. Ioffe and C. Szegedy 2015, arXiv:1502.03167, equations of section 3, its sums over all
-    ranks; merging by Chan, Golub and LeVeque 1979.
+    References
+    ----------
+    S. Ioffe and C. Szegedy, 2015, arXiv:1502.03167, section 3, with sums over all ranks; T. Chan,
+    G. Golub and R. LeVeque, 1979, for merging.
 
     Examples
     --------
@@ -77,7 +110,7 @@ class SyncBatchNorm(BatchNorm):
 
         comm = MPI.COMM_WORLD
         bn = npbn.distributed.SyncBatchNorm(256, comm=comm)
-        y = bn(x)                   # of this rank's samples, by the statistics of both ranks'
+        y = bn(x)                   # this rank's samples, by the statistics of all
     """
 
     input_shapes: ClassVar[dict[int, str]] = {
@@ -106,15 +139,15 @@ class SyncBatchNorm(BatchNorm):
 
     @property
     def least_values(self) -> int:
-        """Values per channel that a shard needs in training; those of all ranks need 2."""
-        return BatchNorm.least_values if self.comm.size == 1 else 0
+        """Values per channel that a shard needs in training; the whole batch needs 2."""
+        return super().least_values if self.comm.size == 1 else 0
 
     def _apply_in_training(
         self, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None
     ) -> tuple[np.ndarray, Any]:
         if self.comm.size == 1:
             return super()._apply_in_training(x, weight, bias)
-        who = f"{type(self).__name__}({self.num_features})"
+        who = self._who()
         statistics = merged(batch_norm_stats(x), self.comm, f"{who} forward")
         if statistics.count == 1 and self.num_features:
             raise BatchSizeError(
@@ -135,14 +168,13 @@ class SyncBatchNorm(BatchNorm):
         sums = np.stack(batch_norm_backward_reduce(grad_output, shard))
         grad_input = None
         if input_grad:
-            what = f"{type(self).__name__}({self.num_features}) backward"
-            total = self.comm.start_sum(sums.copy(), what).wait()
-            grad_input = batch_norm_backward_elemt(grad_output, shard, count, *total)
-        return grad_input, *sums
+            total = self.comm.start_sum(sums.copy(), f"{self._who()} backward").wait()
+            grad_input = batch_norm_backward_elemt(grad_output, shard, count, total[0], total[1])
+        return grad_input, sums[0], sums[1]
 
 
 def merged(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchStatistics:
-    """Return the statistics of all ranks' batches together; the same bits on every rank."""
+    """Return the statistics of the whole batch; they are the same, bit for bit, on every rank."""
     reduce = gathered if comm.size <= GATHER else summed
     result = reduce(statistics, comm, what)
     if not np.isfinite(result.m2).all():
@@ -153,7 +185,7 @@ def merged(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchS
 
 @np.errstate(all="ignore")
 def gathered(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchStatistics:
-    """Merge by gathering all statistics on every rank: for few ranks."""
+    """Merge statistics by gathering those of all ranks on each rank: for few ranks."""
     rows = comm.allgather(
         np.concatenate([[statistics.count], statistics.mean, statistics.m2]), what
     )
@@ -166,7 +198,7 @@ def gathered(statistics: BatchStatistics, comm: Communicator, what: str) -> Batc
 
 @np.errstate(all="ignore")
 def summed(statistics: BatchStatistics, comm: Communicator, what: str) -> BatchStatistics:
-    """Merge by two sums over the ranks, the mean's and then that of the deviations from it."""
+    """Merge statistics by two sums over the ranks, for the mean and for deviations from it."""
     count, mean, m2 = statistics.count, statistics.mean, statistics.m2
     totals = comm.start_sum(np.concatenate([[count], count * mean]), f"{what}, mean").wait()
     total = int(totals[0])

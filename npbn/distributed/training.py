@@ -1,6 +1,7 @@
 """A step of training, and evaluation, over all ranks."""
 
 import copy
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -8,19 +9,40 @@ import numpy as np
 from npbn.distributed.data_parallel import DataParallel
 from npbn.distributed.mpi import communicator
 from npbn.errors import DistributedError
-from npbn.layers import CrossEntropyLoss, Module, MSELoss
+from npbn.layers import CrossEntropyLoss, Module
+from npbn.layers.rollback import restoring
 from npbn.optim import SGD
-from npbn.training import Batches, Criterion, Evaluation, MeanLoss, by_class, denominator
+from npbn.training import (
+    Batches,
+    Criterion,
+    Evaluation,
+    Loss,
+    MeanLoss,
+    by_class,
+    denominator,
+    loss_and_gradient,
+)
 
 
 def train_step(
     net: DataParallel,
     x: np.ndarray,
     target: np.ndarray,
-    criterion: CrossEntropyLoss | MSELoss,
+    criterion: Loss,
     optimizer: SGD,
 ) -> tuple[float, np.ndarray]:
     """Take one step of training on this rank's shard of a batch.
+
+    Parameters
+    ----------
+    net : DataParallel
+        In the mode that it is in.
+    x, target : ndarray
+        This rank's shard, which may be empty.
+    criterion : CrossEntropyLoss or MSELoss
+        With reduction 'mean' or 'sum'.
+    optimizer : SGD
+        It has the parameters of the network, and the same options on all ranks.
 
     Returns
     -------
@@ -28,25 +50,52 @@ def train_step(
         Of the whole batch, before the step; the same on every rank.
     logits : ndarray
         Of this rank's shard.
+
+    Raises
+    ------
+    ShapeError, DtypeError, BatchSizeError, DataError
+        If network or criterion refuse `x` or `target`. Parameters, gradients and running
+        statistics of this rank have not been changed then.
+    DistributedError
+        If loss or gradients are not finite, or another rank failed.
     """
+    _, logits, grad = restoring(loss_and_gradient, net, x, target, criterion)
     optimizer.zero_grad()
-    logits = net(x)
-    criterion(logits, target)
-    net.backward(criterion.backward(), input_grad=False, criterion=criterion)
+    net.backward(grad, input_grad=False, criterion=criterion)
     optimizer.step()
-    return net.loss, logits
+    return float(nan if net.loss is None else net.loss), logits
 
 
 def train_epoch(
     net: DataParallel,
     loader: Batches,
-    criterion: CrossEntropyLoss | MSELoss,
+    criterion: Loss,
     optimizer: SGD,
 ) -> float:
-    """Train on this rank's shard of every batch; return the mean loss over all ranks.
+    """Train on this rank's shard of every batch, in training mode.
 
-    :func:`npbn.train_epoch` of the whole batches; the loader is a
-    :class:`npbn.distributed.DataLoader`, say.
+    Parameters
+    ----------
+    net : DataParallel
+        The network; it is in training mode afterwards.
+    loader : iterable of (x, target)
+        This rank's shards, for instance a :class:`npbn.distributed.DataLoader`.
+    criterion : CrossEntropyLoss or MSELoss
+        With reduction 'mean' or 'sum'.
+    optimizer : SGD
+        It has the parameters of the network, and the same options on all ranks.
+
+    Returns
+    -------
+    float
+        The loss over all ranks, as :func:`npbn.train_epoch` returns it for the whole batches.
+
+    Raises
+    ------
+    DataError
+        If the loader gives no batch.
+    DistributedError
+        As :func:`train_step`.
     """
     mean = MeanLoss(criterion)
     net.train()
@@ -64,22 +113,27 @@ def evaluate(
     *,
     train_mode: bool = False,
 ) -> Evaluation:
-    """Return loss and accuracy over the samples of all ranks, on every rank.
-
-    :func:`npbn.evaluate`'s result for the whole batches; the network is left as it was.
+    """Return loss and accuracy over the samples of all ranks; the network is not changed.
 
     Parameters
     ----------
     net : Module
         The same on all ranks.
     loader : iterable of (x, target)
-        This rank's shards: of :class:`npbn.distributed.DataLoader`, say. The same number on each
-        rank; empty ones count for nothing.
+        This rank's shards, for instance a :class:`npbn.distributed.DataLoader`. Their number has
+        to be the same on all ranks; shards may be empty.
     comm : mpi4py.MPI.Comm, Communicator, or None
         The ranks; None is ``MPI.COMM_WORLD``.
-    criterion, train_mode
-        :func:`npbn.evaluate`'s. In train mode a batch is that of all ranks if BatchNorm is
-        synchronised, else the rank's shard.
+    criterion : callable, optional
+        Mean loss of a batch; cross-entropy by default.
+    train_mode : bool
+        True evaluates in training mode. BatchNorm then normalises by the whole batch if it is
+        synchronised, else by the rank's shard.
+
+    Returns
+    -------
+    Evaluation
+        That of :func:`npbn.evaluate` for the whole batches, on every rank.
 
     Raises
     ------
@@ -90,7 +144,7 @@ def evaluate(
 
     Notes
     -----
-    Two gathers, of 8 · (1 + 2) bytes a rank and of 8 · (1 + 3 + 2 classes).
+    It takes two gathers, of 8 · (1 + 2) and 8 · (1 + 3 + 2 classes) bytes from each rank.
     """
     comm = communicator(comm)
     forward = copy.deepcopy(net).train() if train_mode else net.predict
@@ -109,7 +163,7 @@ def evaluate(
         sizes = comm.allgather(sizes[0], "evaluate")
         if (sizes != sizes[0]).any():
             raise DistributedError(
-                "evaluate: expected as many batches (and classes) on each rank, got "
+                "evaluate: expected the same number of batches (and classes) on each rank, got "
                 + ", ".join(f"{count:g} ({classes:g})" for count, classes in sizes)
             )
         everyone = comm.allgather(mine, "evaluate")

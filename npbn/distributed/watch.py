@@ -1,12 +1,12 @@
-"""The watch over the other ranks: how one that fails, is gone or is late gets a name.
+"""Watches the other ranks, to report which one failed, was killed or is late.
 
-A collective operation of MPI waits for ever, and does not say for whom. Beside it ranks send each
-other notes, as messages that nobody waits for: one that fails says why, one that ends says so, and
-one that has waited for a second says where. Whoever waits reads them, and looks whether the
-processes on its own machine are alive.
+A collective operation of MPI waits without limit and does not report for which rank. Ranks
+therefore send each other notes, as messages for which no rank waits: when a rank fails, with the
+reason; when it ends; and after a second of waiting, with the name of the exchange. A rank that
+waits reads the notes and checks whether the processes on its machine are alive.
 
-A rank that fails gives the others GRACE seconds to end with an error of their own; then it ends
-them all (MPI_Abort), since MPI knows no other way out of a collective operation.
+A rank that fails gives the others GRACE seconds to end with an error of their own. Then it ends
+them all by MPI_Abort: MPI has no other means to leave a collective operation.
 """
 
 import atexit
@@ -27,19 +27,19 @@ from npbn.errors import DistributedError
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-TIMEOUT = 60.0  # seconds for which a rank waits for the others, unless told
+TIMEOUT = 60.0  # seconds for which a rank waits for the others, by default
 GRACE = 5.0  # seconds that a failing rank gives the others to end by themselves
-PATIENCE = 1.0  # seconds of waiting after which a rank says where it is
-LOOK = 0.1  # seconds between two looks at notes and processes
-SPINS = 1000  # tests of a request, 0.2 µs each, before the CPU is offered to others
-NAP = 0.002  # seconds of offering after which a rank sleeps between its tests, 50 µs at a time
+PATIENCE = 1.0  # seconds of waiting after which a rank sends a note
+LOOK = 0.1  # seconds between two checks of notes and processes
+SPINS = 1000  # tests of a request, 0.2 µs each, before the rank yields the CPU
+NAP = 0.002  # seconds of yielding after which a rank sleeps for 50 µs between tests
 SIZE = 1024  # bytes of a note
 
 WAITING, FAILED, ENDED = "waiting", "failed", "ended"
 
 
 class Note(NamedTuple):
-    """What a rank tells the others: its state at one exchange, and why or where."""
+    """What a rank sends the others: its state, the number of the exchange, and reason or name."""
 
     kind: str
     number: int
@@ -47,12 +47,12 @@ class Note(NamedTuple):
 
 
 class Watch:
-    """Watches the other ranks of a communicator of its own.
+    """Watches the other ranks of a communicator that nothing else uses.
 
     Attributes
     ----------
     number, what : int, str
-        The exchange that this rank is at.
+        Number and name of the exchange that this rank is at.
     places : list of (str, int)
         Machine and process of each rank.
     """
@@ -74,46 +74,47 @@ class Watch:
         atexit.register(self._leave)  # before MPI's own end, which waits for all ranks
 
     def enter(self, what: str) -> None:
-        """Begin the next exchange."""
+        """Start the next exchange."""
         self.number += 1
         self.what = what
 
     def wait(self, done: Callable[[], bool]) -> None:
-        """Return when `done()`; raise DistributedError when that will not be."""
+        """Return when `done()`; raise DistributedError if a rank failed, ended or is late."""
         for _ in range(SPINS):
             if done():
                 return
-        start, look, told = monotonic(), 0.0, False
+        start, look, noted = monotonic(), 0.0, False
         while not done():
             waited = monotonic() - start
             if waited > NAP:
                 sleep(50e-6)
             else:
                 os.sched_yield() if hasattr(os, "sched_yield") else sleep(0)
-            if waited > PATIENCE and not told:
-                self._tell(Note(WAITING, self.number, self.what))
-                told = True
+            if waited > PATIENCE and not noted:
+                self._send(Note(WAITING, self.number, self.what))
+                noted = True
             if waited >= look:
                 look = waited + LOOK
                 self._look(waited)
 
     def fail(self, reason: str) -> DistributedError:
-        """Tell the others why this rank cannot go on; return the error to raise."""
+        """Send the other ranks the reason why this one fails; return the error to raise."""
         if not self._failure:
             self._failure = f"rank {self._rank}: {reason}"
-            self._tell(Note(FAILED, self.number, self._failure))
+            self._send(Note(FAILED, self.number, self._failure))
         return DistributedError(self._failure)
 
     def _look(self, waited: float) -> None:
-        """Raise DistributedError if there is no use in waiting on."""
+        """Raise DistributedError if it is useless to wait any longer."""
         self._read()
-        reason = self._told() or self._gone() or (self._late() if waited > self._timeout else "")
+        late = self._late() if waited > self._timeout else ""
+        reason = self._noted() or self._gone() or late
         if reason:
             self._failure = reason
             raise DistributedError(reason)
 
-    def _told(self) -> str:
-        """Return what the notes say against waiting."""
+    def _noted(self) -> str:
+        """Return the reason in the notes not to wait any longer, or an empty text."""
         for rank, note in self._notes.items():
             if note.kind == FAILED:
                 return note.text
@@ -130,14 +131,14 @@ class Watch:
         return ""
 
     def _gone(self) -> str:
-        """Return which process of this machine is there no more, though it has not said goodbye."""
+        """Name a rank of this machine whose process ended without a note, or return ''."""
         missing = [rank for rank in self._near if not self._alive(rank)]
         self._read()  # their last notes
         gone = [rank for rank in missing if self._state(rank) not in (ENDED, FAILED)]
         return f"{self._name(gone[0])} is gone: killed, or it crashed" if gone else ""
 
     def _late(self) -> str:
-        """Return which ranks have not come here."""
+        """Name the ranks that have not reached this exchange."""
         late = [
             rank
             for rank in range(self._comm.size)
@@ -164,16 +165,16 @@ class Watch:
             os.kill(process, 0)
         except ProcessLookupError:
             return False
-        except OSError:  # it is somebody else's: there it is
+        except OSError:  # it exists, but belongs to another user
             return True
-        with suppress(OSError):  # Linux alone says whether it has ended, and nobody looked yet
+        with suppress(OSError):  # a zombie has ended; only Linux shows it
             status = Path(f"/proc/{process}/stat").read_text(errors="replace")
             return status.rpartition(")")[2].split()[0] not in "ZX"
         return True
 
     # -- notes ------------------------------------------------------------------------------
 
-    def _tell(self, note: Note) -> None:
+    def _send(self, note: Note) -> None:
         text = encoded(f"{note.kind} {note.number} {note.text}")[:SIZE]
         content = np.frombuffer(text.ljust(SIZE, b"\0"), np.uint8)
         for rank in range(self._comm.size):
@@ -193,7 +194,7 @@ class Watch:
     # -- the end ----------------------------------------------------------------------------
 
     def _leave(self) -> None:
-        """Run when the interpreter ends: say so, and see to it that a failure ends all ranks."""
+        """Send a last note when the interpreter ends; after a failure, end all ranks."""
         from mpi4py import MPI
 
         if MPI.Is_finalized():
@@ -202,11 +203,11 @@ class Watch:
         if error is not None and not self._failure:
             self.fail(_named(error))
         if not self._failure:
-            self._tell(Note(ENDED, self.number, ""))
+            self._send(Note(ENDED, self.number, ""))
             return
         sys.stdout.flush()
         sys.stderr.flush()
-        self._tell(Note(FAILED, self.number, self._failure))
+        self._send(Note(FAILED, self.number, self._failure))
         start = monotonic()
         while monotonic() - start < GRACE and not self._all_ended():
             sleep(0.01)
@@ -220,11 +221,11 @@ class Watch:
 
 
 def _named(error: BaseException) -> str:
-    """Return kind and text of an error, which need not have one."""
+    """Return type and text of an error, whose text may fail."""
     name = type(error).__name__
     try:
         return f"{name}: {error}"
-    except BaseException as broken:  # whatever its __str__ does
+    except BaseException as broken:  # raised by its __str__
         return f"{name}, whose text cannot be had ({type(broken).__name__})"
 
 
@@ -243,7 +244,7 @@ def _places(comm: "MPI.Comm") -> list[tuple[str, int]]:
 
 
 def _outlive_signal() -> None:
-    """Ignore SIGUSR1, which would end the process: MPICH tells survivors so of a killed rank."""
-    with suppress(AttributeError, ValueError):  # not on Windows; the main thread's business
+    """Ignore SIGUSR1, by which MPICH reports a killed rank to the others: it would end them."""
+    with suppress(AttributeError, ValueError):  # not on Windows, nor outside the main thread
         if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
             signal.signal(signal.SIGUSR1, signal.SIG_IGN)

@@ -5,25 +5,26 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
-F = TypeVar("F", bound=Callable)
+from npbn.engines.protocol import Engine
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 MODULES = {"numpy": "npbn.engines.numpy_", "numba": "npbn.engines.numba_"}
 
-_chosen: tuple[str, ModuleType] | None = None  # name and module; none before the first use
+_chosen: tuple[str, Engine] | None = None  # name and module; None before the first use
 
 
 def set_engine(name: str) -> None:
     """Choose the engine that computes from now on, in all threads.
 
-    Before the first call it is the one that the environment variable ``NPBN_ENGINE`` names, or
-    numpy.
+    Without a call it is the one that the environment variable ``NPBN_ENGINE`` names, or numpy.
 
     Parameters
     ----------
     name : {'numpy', 'numba'}
+        The engine.
 
     Raises
     ------
@@ -43,14 +44,39 @@ def set_engine(name: str) -> None:
 
 
 def get_engine() -> str:
-    """Return the name of the engine in use."""
-    current()
-    return _chosen[0]
+    """Return the name of the engine in use.
+
+    Returns
+    -------
+    str
+        'numpy' or 'numba'.
+
+    Raises
+    ------
+    ValueError, ImportError
+        As :func:`set_engine`, for the name in ``NPBN_ENGINE``.
+
+    Examples
+    --------
+    >>> get_engine() in ("numpy", "numba")
+    True
+    """
+    return _engine()[0]
 
 
 @contextmanager
 def using_engine(name: str) -> Iterator[None]:
-    """Use an engine inside a ``with`` block, in all threads, and then the one before.
+    """Use an engine inside a ``with`` block, in all threads, then the former one again.
+
+    Parameters
+    ----------
+    name : {'numpy', 'numba'}
+        The engine.
+
+    Yields
+    ------
+    None
+        Inside the block.
 
     Raises
     ------
@@ -71,20 +97,25 @@ def using_engine(name: str) -> Iterator[None]:
         set_engine(before)
 
 
-def current() -> ModuleType:
-    """Return the engine in use; the first call reads ``NPBN_ENGINE``."""
+def current() -> Engine:
+    """Return the engine in use."""
+    return _engine()[1] if _chosen is None else _chosen[1]
+
+
+def _engine() -> tuple[str, Engine]:
+    """Return name and module of the engine in use; the first call reads ``NPBN_ENGINE``."""
     global _chosen
     if _chosen is None:
         name = os.environ.get("NPBN_ENGINE") or "numpy"
         _chosen = name, _load("NPBN_ENGINE", name)
-    return _chosen[1]
+    return _chosen
 
 
-def _load(who: str, name: str) -> ModuleType:
+def _load(who: str, name: str) -> Engine:
     if name not in MODULES:
         raise ValueError(f"{who}: expected one of {', '.join(MODULES)}, got {name!r}")
     try:
-        return importlib.import_module(MODULES[name])
+        return cast(Engine, importlib.import_module(MODULES[name]))
     except ImportError as error:
         reason = " ".join(str(error).split())
         raise ImportError(
@@ -96,15 +127,16 @@ def _load(who: str, name: str) -> ModuleType:
 def fused(function: F) -> F:
     """Let the engine compile a function of arrays and numbers as a whole.
 
-    NumPy calls the function as it is, without floating-point warnings. It may contain what a
-    compiler understands: the passes of :mod:`npbn.engines.passes`, other fused functions, ufuncs,
-    ``astype``. A float32 vector is to be cast to float64 before it meets a number, since NumPy
-    would stay in float32.
+    The NumPy engine calls the function as it is, without floating-point warnings. The function may
+    contain what a compiler understands: the passes of :mod:`npbn.engines.passes`, other fused
+    functions, ufuncs, ``astype``. It has to cast a float32 vector to float64 before an operation
+    with a number, since NumPy would stay in float32.
     """
 
     @wraps(function)
-    def call(*arguments):
+    def call(*arguments: Any) -> Any:
         return current().run(function, *arguments)
 
-    call.fused = function
-    return call
+    marked: Any = call
+    marked.fused = function
+    return cast(F, marked)

@@ -1,7 +1,6 @@
 """BatchNorm's four passes, by the engine in use; :mod:`npbn.engines.numpy_.batch_norm` has them.
 
-They are functions, not looked up in the engine, so that a compiler can recognise them inside of a
-function that is :func:`npbn.engines.fused`.
+A compiler recognises these functions inside a function that is :func:`npbn.engines.fused`.
 """
 
 import numpy as np

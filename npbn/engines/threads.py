@@ -1,7 +1,7 @@
-"""One pool of threads, shared, for large arrays alone.
+"""The pool of threads that work on large arrays.
 
-The loops of both engines let go of the interpreter lock, so that parts of one array can be worked
-on at the same time. Results are the same, bit for bit, for any number of threads.
+The loops of both engines release the interpreter lock, so that threads work on parts of an array
+at the same time. Results are the same, bit for bit, for any number of threads.
 """
 
 import os
@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 T = TypeVar("T")
+Part = tuple[Any, ...]  # the arguments of one call
 
 
 def _available() -> int:
-    """Return OMP_NUM_THREADS, which torch and BLAS heed too, or the CPUs this process may use."""
+    """Return OMP_NUM_THREADS, as torch and BLAS do, or the number of CPUs of this process."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdecimal() and int(wanted) > 0:
         return int(wanted)
@@ -30,16 +31,33 @@ _num_threads = _available()
 
 
 def get_num_threads() -> int:
-    """Return how many threads work on a large array."""
+    """Return the number of threads that work on a large array.
+
+    Returns
+    -------
+    int
+        As set by :func:`set_num_threads`; at first ``OMP_NUM_THREADS``, or the number of CPUs that
+        this process may use.
+
+    Examples
+    --------
+    >>> get_num_threads() >= 1
+    True
+    """
     return _num_threads
 
 
 def set_num_threads(num_threads: int) -> None:
-    """Set how many threads work on a large array; at first, as many as there are CPUs.
+    """Set the number of threads that work on a large array.
 
-    It is for npbn's own loops over large arrays (8 MB and more in NumPy, 512 KB compiled); smaller
-    ones take one thread whatever is set here. The matrix products are NumPy's BLAS's, which has
-    threads of its own (OPENBLAS_NUM_THREADS, or the package threadpoolctl).
+    It concerns npbn's loops over arrays of at least 8 MB (NumPy) or 512 KB (compiled); loops over
+    smaller arrays run in one thread. Matrix products are computed by NumPy's BLAS, which has its
+    own threads (set by OPENBLAS_NUM_THREADS, or the package threadpoolctl).
+
+    Parameters
+    ----------
+    num_threads : int
+        At least 1.
 
     Raises
     ------
@@ -60,19 +78,21 @@ def set_num_threads(num_threads: int) -> None:
     _num_threads = int(num_threads)
 
 
-def share(work: Callable[..., T], parts: list[tuple], threaded: bool = True) -> list[T]:
-    """Return ``work(*part)`` for every part, in order, the parts shared out among the threads."""
+def share(work: Callable[..., T], parts: list[Part], threaded: bool = True) -> list[T]:
+    """Return ``work(*part)`` for each part, in order; the parts are divided among the threads."""
     threads = min(_num_threads, len(parts)) if threaded else 1
     if threads <= 1:
         return [work(*part) for part in parts]
     cuts = [len(parts) * i // threads for i in range(threads + 1)]
-    runs = [partial(_run, work, parts[start:stop]) for start, stop in pairwise(cuts)]
-    # The process's number: a forked child has the workers' locks, but none of their threads.
+    runs: list[Callable[[], list[T]]] = [
+        partial(_run, work, parts[start:stop]) for start, stop in pairwise(cuts)
+    ]
+    # By process: a forked child has the workers' locks, but not their threads.
     return [result for results in _workers(os.getpid()).run(runs) for result in results]
 
 
 @np.errstate(all="ignore")  # each thread has its own
-def _run(work: Callable[..., T], parts: list[tuple]) -> list[T]:
+def _run(work: Callable[..., T], parts: list[Part]) -> list[T]:
     return [work(*part) for part in parts]
 
 
@@ -82,16 +102,16 @@ def _workers(process: int) -> "Workers":
 
 
 class Workers:
-    """Threads that wait for work on locks: 8 µs there and back, of an executor 20 (Zen 2)."""
+    """Threads that wait for work on locks: 8 µs for a job, with an executor 20 (Zen 2)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._busy = threading.Lock()
         self._workers: list[_Worker] = []
 
     def run(self, jobs: list[Callable[[], T]]) -> list[T]:
-        """Return the jobs' results, the first one's by this thread; raise what a job raised.
+        """Return the results of the jobs, the first done by this thread; raise what a job raised.
 
-        While another thread has the workers, this one does all jobs itself.
+        While the workers are busy for another thread, this one does all jobs itself.
         """
         if not self._busy.acquire(blocking=False):
             return [job() for job in jobs]
@@ -114,18 +134,22 @@ class Workers:
         return results
 
 
+def _idle() -> None:
+    """Do nothing: the job of a worker that has none."""
+
+
 class _Worker:
     """A thread that does one job after another."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._begin, self._end = threading.Lock(), threading.Lock()
         self._begin.acquire()
         self._end.acquire()
-        self._job: Callable | None = None
+        self._job: Callable[[], Any] = _idle
         self._outcome: tuple[Any, BaseException | None] = None, None
         threading.Thread(target=self._work, name="npbn", daemon=True).start()
 
-    def start(self, job: Callable) -> None:
+    def start(self, job: Callable[[], Any]) -> None:
         self._job = job
         self._begin.release()
 
@@ -137,10 +161,10 @@ class _Worker:
     def _work(self) -> None:
         while True:
             self._begin.acquire()
-            job, self._job = self._job, None
+            job, self._job = self._job, _idle
             try:
                 self._outcome = job(), None
-            except BaseException as error:  # raised where the work was shared out
+            except BaseException as error:  # raised in the thread that has called `run`
                 self._outcome = None, error
             del job
             self._end.release()

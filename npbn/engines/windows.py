@@ -1,8 +1,7 @@
-"""Windows that slide over one axis of an image, and where each of their taps lies.
+"""Windows that slide over one axis of an image, and the positions of their taps.
 
-A window has one tap for each cell of the kernel. Along one axis, tap i of window o lies at the
-input's position ``o · stride + i · dilation − before``, and outside the input where that is
-padding.
+A window has one tap for each element of the kernel. Along one axis, tap i of window o is at the
+input's position ``o · stride + i · dilation − before``; in the padding, that is outside the input.
 """
 
 from typing import NamedTuple
@@ -17,9 +16,9 @@ class Windows(NamedTuple):
         Of the input's axis, without padding.
     kernel, stride, dilation : int
     before, after : int
-        Padding at either end.
+        Padding at each end.
     count : int
-        How many windows there are: the output's size.
+        The number of windows, which is the output's size.
     """
 
     size: int
@@ -28,22 +27,22 @@ class Windows(NamedTuple):
     dilation: int
     before: int
     after: int
-    count: int
+    count: int  # type: ignore[assignment]  # in place of tuple.count
 
     @property
     def extent(self) -> int:
-        """Positions from a window's first tap to its last, both counted."""
+        """Number of positions from a window's first tap to its last, inclusive."""
         return self.dilation * (self.kernel - 1) + 1
 
     def tap(self, i: int) -> tuple[slice, slice]:
-        """Return which windows have tap i inside the input, and where those taps lie."""
+        """Return the windows with tap i inside the input, and the positions of those taps."""
         first, stop, start = inside(self, i)
         return slice(first, stop), slice(start, start + (stop - first) * self.stride, self.stride)
 
-    def part(self, some: slice) -> "Windows":
-        """Return some of the windows, of the same input: padding before them may be negative."""
-        before = self.before - some.start * self.stride
-        return self._replace(before=before, count=some.stop - some.start)
+    def part(self, chosen: slice) -> "Windows":
+        """Return a range of the windows, over the same input: `before` may become negative."""
+        before = self.before - chosen.start * self.stride
+        return self._replace(before=before, count=chosen.stop - chosen.start)
 
 
 def inside(axis: Windows, i: int) -> tuple[int, int, int]:

@@ -1,7 +1,11 @@
-"""Stateless kernels, in pairs ``name_forward`` and ``name_backward``; the mathematics lives here.
+"""Functions without state: the mathematics.
 
-The functions with torch's names (`batch_norm`, `linear`, `relu`, ...) check their arguments.
-The kernels take theirs as checked, change none of them, and hand their cache to the caller.
+The functions with torch's names (`batch_norm`, `linear`, `relu`, ...) check their arguments. Those
+in pairs, ``name_forward`` and ``name_backward``, do not: the first returns the output and a cache,
+which the second takes. They write into none of their arguments.
+
+BatchNorm's equations are in ``help(npbn.functional.batch_norm)`` and in the file
+``npbn/functional/batch_norm.py``.
 """
 
 from npbn.functional.activation import (
@@ -35,13 +39,9 @@ from npbn.functional.dropout import dropout, dropout_backward, dropout_forward
 from npbn.functional.linear import LinearCache, linear, linear_backward, linear_forward
 from npbn.functional.loss import (
     CrossEntropyCache,
-    MSECache,
     cross_entropy,
     cross_entropy_backward,
     cross_entropy_forward,
-    mse_backward,
-    mse_forward,
-    mse_loss,
 )
 from npbn.functional.pooling import (
     AvgPoolCache,
@@ -56,6 +56,7 @@ from npbn.functional.pooling import (
     max_pool2d_backward,
     max_pool2d_forward,
 )
+from npbn.functional.squared_error import MSECache, mse_backward, mse_forward, mse_loss
 from npbn.functional.statistics import BatchStatistics, measure, merge_all
 
 __all__ = [

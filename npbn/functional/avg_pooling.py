@@ -1,12 +1,13 @@
-"""Average pooling: the average of each window, or of as many windows as are asked for.
+"""Average pooling, over windows of a given size or to an output of a given size.
 
-A window is a rectangle, so that its sum is a sum over rows of sums over columns: one axis is
-pooled after the other. The same slices, read the other way round, take the gradient back.
+A window is a rectangle: its sum is a sum over rows of sums over columns, and one axis is pooled
+after the other. The backward pass uses the same slices in the other direction.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npbn.engines.windows import Windows
 from npbn.functional.checks import float_array, wide
@@ -18,16 +19,17 @@ from npbn.functional.pooling_checks import (
 
 
 class Spans(NamedTuple):
-    """The spans of one axis that are averaged, each from a start to an end; they may overlap.
+    """The spans of one axis that are averaged; they may overlap.
 
     Attributes
     ----------
     size : int
         Of the input's axis.
     lengths : ndarray, shape (count,), int
-        What each span counts for in the divisor.
+        The factor of each span in the divisor.
     steps : tuple of (slice, slice)
-        Outputs, and the inputs that each step adds to them: one to each, or all to a single one.
+        Slices of the output, and of the inputs that are added to it: one input to each element, or
+        all to a single one.
     """
 
     size: int
@@ -36,12 +38,14 @@ class Spans(NamedTuple):
 
 
 class AvgPoolCache(NamedTuple):
-    """What the backward passes of the averages need: the geometry, and nothing of the input.
+    """What the backward passes need of the forward pass: the geometry alone.
 
-    Attributes
+    Parameters
     ----------
     rows, columns : Spans
+        Along H and W.
     divisor : ndarray, shape (H_out, W_out), or int
+        What the sums were divided by.
     """
 
     rows: Spans
@@ -62,44 +66,50 @@ def avg_pool2d_forward(
     Parameters
     ----------
     x : ndarray, shape (*, H, W)
+        The input.
     rows, columns : Windows
         Along H and W, without dilation.
     count_include_pad : bool
-        Whether the divisor counts padding; what ceil_mode adds beyond that is never counted.
+        Whether the divisor counts padding. It never counts what ceil_mode adds beyond the padding.
     divisor_override : int, optional
-        Divides instead.
+        Divisor, in place of the number of elements.
 
     Returns
     -------
     y : ndarray, shape (*, H_out, W_out), dtype of x
+        The output.
     cache : AvgPoolCache
+        What the backward function needs.
 
     Notes
     -----
     Error bound for kernels kH x kW: (kH + kW) eps / 2 · Σ|x| / |divisor|, to first order, or
-    kH · kW eps / 2 where there is a single window. float16 is computed in float32, and rounded
-    once more.
+    kH · kW eps / 2 if there is a single window. float16 is computed in float32, and rounded once
+    more.
     """
-    spans = [_window_spans(windows, count_include_pad) for windows in (rows, columns)]
-    return _average(x, *spans, divisor_override)
+    down, across = (_window_spans(windows, count_include_pad) for windows in (rows, columns))
+    return _average(x, down, across, divisor_override)
 
 
 def avg_pool2d_backward(grad_output: np.ndarray, cache: AvgPoolCache) -> np.ndarray:
-    """Return the gradient of the input: each element's windows' grad_output / divisor, summed.
+    """Return the gradient of the input: the sum of grad_output / divisor over an element's windows.
 
     Parameters
     ----------
     grad_output : ndarray, shape (*, H_out, W_out)
+        Gradient of the loss with respect to the output.
     cache : AvgPoolCache
+        The cache that the forward function returned.
 
     Returns
     -------
-    grad_input : ndarray, shape (*, H, W), dtype of grad_output
+    ndarray, shape (*, H, W), dtype of grad_output
+        Gradient of the loss with respect to the input.
 
     Notes
     -----
-    Error bound for an element that lies in mH x mW windows: (mH + mW) eps / 2 · Σ|terms|, to
-    first order. float16 is computed in float32, and rounded once more.
+    Error bound for an element of mH x mW windows: (mH + mW) eps / 2 · Σ|terms|, to first order.
+    float16 is computed in float32, and rounded once more.
     """
     return _average_backward(grad_output, cache)
 
@@ -108,37 +118,54 @@ def avg_pool2d_backward(grad_output: np.ndarray, cache: AvgPoolCache) -> np.ndar
 def adaptive_avg_pool2d_forward(
     x: np.ndarray, output_size: tuple[int, int]
 ) -> tuple[np.ndarray, AvgPoolCache]:
-    """Return averages over as many windows as are asked for, and the cache for backward.
+    """Return averages over H_out x W_out windows, and the cache for backward.
 
-    Along an axis of size H, of which H_out windows are wanted, window i is from ⌊i · H / H_out⌋ to
-    ⌈(i + 1) · H / H_out⌉, the latter excluded.
+    Along an axis of size H, window i of H_out goes from ⌊i · H / H_out⌋ to
+    ⌈(i + 1) · H / H_out⌉, exclusive.
 
     Parameters
     ----------
     x : ndarray, shape (*, H, W)
+        The input.
     output_size : tuple of two ints
         H_out and W_out, which may be larger than H and W.
 
     Returns
     -------
     y : ndarray, shape (*, H_out, W_out), dtype of x
+        The output.
     cache : AvgPoolCache
+        What the backward function needs.
 
     Notes
     -----
     Error bound: that of :func:`avg_pool2d_forward`, the window's size being the kernel's.
     """
-    spans = [_adaptive_spans(*sizes) for sizes in zip(x.shape[-2:], output_size, strict=True)]
-    return _average(x, *spans, None)
+    height, width = x.shape[-2:]
+    rows, columns = _adaptive_spans(height, output_size[0]), _adaptive_spans(width, output_size[1])
+    return _average(x, rows, columns, None)
 
 
 def adaptive_avg_pool2d_backward(grad_output: np.ndarray, cache: AvgPoolCache) -> np.ndarray:
-    """Return the gradient of the input, as :func:`avg_pool2d_backward` does."""
+    """Return the gradient of the input, as :func:`avg_pool2d_backward` does.
+
+    Parameters
+    ----------
+    grad_output : ndarray, shape (*, H_out, W_out)
+        Gradient of the loss with respect to the output.
+    cache : AvgPoolCache
+        The cache that the forward function returned.
+
+    Returns
+    -------
+    ndarray, shape (*, H, W), dtype of grad_output
+        Gradient of the loss with respect to the input.
+    """
     return _average_backward(grad_output, cache)
 
 
 def avg_pool2d(
-    x: np.ndarray,
+    x: ArrayLike,
     kernel_size: int | tuple[int, int],
     stride: int | tuple[int, int] | None = None,
     padding: int | tuple[int, int] = 0,
@@ -146,26 +173,32 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> np.ndarray:
-    """Return the average of each window, for x of shape (N, C, H, W) or (C, H, W).
+    """Return the average of each window, with the signature of torch's function.
 
     Parameters
     ----------
-    x : ndarray
+    x : array_like, shape (N, C, H, W) or (C, H, W), of a float dtype
+        The input.
     kernel_size, stride, padding : int or tuple of two
         For H and W; stride None is kernel_size, and padding with zeros is at most half of it.
     ceil_mode : bool
-        Whether a last window may reach beyond the padding.
-    count_include_pad, divisor_override
-        See :func:`avg_pool2d_forward`.
+        Whether a last window may extend beyond the padding.
+    count_include_pad : bool
+        Whether padding is averaged too, as zeros.
+    divisor_override : int, optional
+        Divisor of the sums, in place of the number of elements.
 
     Returns
     -------
-    y : ndarray, shape (*, H_out, W_out), dtype of x
+    ndarray, shape (*, H_out, W_out), dtype of x
         H_out = ⌊(H + 2 · padding − kernel_size) / stride⌋ + 1, or ⌈...⌉ with ceil_mode.
 
     Raises
     ------
-    ShapeError, DtypeError, ValueError
+    ShapeError, DtypeError
+        On an input of another rank, one that is too small, or one that is not of a float dtype.
+    ValueError
+        On an option out of range.
 
     Examples
     --------
@@ -180,23 +213,29 @@ def avg_pool2d(
 
 
 def adaptive_avg_pool2d(
-    x: np.ndarray, output_size: int | tuple[int | None, int | None]
+    x: ArrayLike, output_size: int | tuple[int | None, int | None]
 ) -> np.ndarray:
-    """Return averages over output_size windows, for x of shape (N, C, H, W) or (C, H, W).
+    """Average images to a given size, with the signature of torch's function.
 
     Parameters
     ----------
-    x : ndarray
+    x : array_like, shape (N, C, H, W) or (C, H, W), of a float dtype
+        The input.
     output_size : int or tuple of two
-        H_out and W_out, None being the input's; see :func:`adaptive_avg_pool2d_forward`.
+        H_out and W_out; None is the size of the input. :func:`adaptive_avg_pool2d_forward` gives
+        the windows.
 
     Returns
     -------
-    y : ndarray, shape (*, H_out, W_out), dtype of x
+    ndarray, shape (*, H_out, W_out), dtype of x
+        The output.
 
     Raises
     ------
-    ShapeError, DtypeError, ValueError
+    ShapeError, DtypeError
+        On an input of another rank, one that is too small, or one that is not of a float dtype.
+    ValueError
+        On an option out of range.
 
     Examples
     --------
@@ -215,16 +254,19 @@ def _average(
     x: np.ndarray, rows: Spans, columns: Spans, divisor: int | None
 ) -> tuple[np.ndarray, AvgPoolCache]:
     dtype = wide(x.dtype)
-    if divisor is None:
-        divisor = np.multiply.outer(rows.lengths, columns.lengths).astype(dtype)
+    sizes: np.ndarray | int = (
+        np.multiply.outer(rows.lengths, columns.lengths).astype(dtype)
+        if divisor is None
+        else divisor
+    )
     wide_x = x.astype(dtype, copy=False)
-    if len(rows.lengths) == len(columns.lengths) == 1:  # (64, 16, 28, 28) in a fifth of the time
+    if len(rows.lengths) == len(columns.lengths) == 1:  # a fifth of the time at (64, 16, 28, 28)
         window = wide_x[..., rows.steps[0][1], columns.steps[0][1]]
         y = window.sum(axis=(-2, -1), keepdims=True)
     else:
         y = _sums(_sums(wide_x, -2, rows), -1, columns)
-    y /= divisor
-    return y.astype(x.dtype, copy=False), AvgPoolCache(rows, columns, divisor)
+    y /= sizes
+    return y.astype(x.dtype, copy=False), AvgPoolCache(rows, columns, sizes)
 
 
 @np.errstate(all="ignore")
@@ -244,7 +286,7 @@ def _sums(x: np.ndarray, axis: int, spans: Spans) -> np.ndarray:
 
 
 def _spread(grad: np.ndarray, axis: int, spans: Spans) -> np.ndarray:
-    """Do the transpose of `_sums`: give each input the sum of its outputs' gradients."""
+    """Return the gradient of `_sums`: for each input the sum of the gradients of its outputs."""
     x = np.zeros(_resized(grad, axis, spans.size), grad.dtype)
     for outputs, inputs in spans.steps:
         x[_along(axis, inputs)] += grad[_along(axis, outputs)]
@@ -258,7 +300,7 @@ def _window_spans(windows: Windows, count_include_pad: bool) -> Spans:
     inside = np.maximum(starts, 0), np.minimum(ends, size)
     if not count_include_pad:
         starts, ends = inside
-    # Few large windows are summed one by one, many small ones tap by tap.
+    # Few large windows are summed window by window, many small ones tap by tap.
     steps = _one_by_one(*inside) if count < kernel else tuple(map(windows.tap, range(kernel)))
     return Spans(size, ends - starts, steps)
 
@@ -277,11 +319,11 @@ def _one_by_one(starts: np.ndarray, ends: np.ndarray) -> tuple[tuple[slice, slic
     return tuple((slice(o, o + 1), slice(*span)) for o, span in enumerate(spans))
 
 
-def _along(axis: int, part: slice) -> tuple:
+def _along(axis: int, part: slice) -> tuple[Any, ...]:
     """Return the index of a part of axis −2 or −1."""
     return (..., part) if axis == -1 else (..., part, slice(None))
 
 
 def _resized(x: np.ndarray, axis: int, size: int) -> tuple[int, ...]:
-    """Return the shape of `x`, but for the size of axis −2 or −1."""
+    """Return the shape of `x` with another size of axis −2 or −1."""
     return (*x.shape[:-1], size) if axis == -1 else (*x.shape[:-2], size, x.shape[-1])

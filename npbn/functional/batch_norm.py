@@ -1,31 +1,35 @@
 """Batch normalisation: forward, backward and the running statistics.
 
-For each channel, over the batch (and the positions L, or H and W, of the input), with n values a
-channel [1]_, algorithm 1::
+For each channel, with n values in the batch (over the samples, and the positions L, or H and W)
+[1]_, algorithm 1::
 
     mean = Σ x / n
     var  = Σ (x − mean)² / n                       biased
     x̂    = (x − mean) / sqrt(var + eps)
     y    = weight · x̂ + bias
 
-In evaluation `mean` and `var` are the running statistics, which training has averaged::
+In evaluation `mean` and `var` are the running statistics, averaged in training::
 
     running_mean = (1 − momentum) · running_mean + momentum · mean
     running_var  = (1 − momentum) · running_var  + momentum · var · n / (n − 1)     unbiased
 
-This file has all the mathematics, on vectors of one number a channel. Over the large arrays go four
-passes of the engine: read :mod:`npbn.engines.numpy_.batch_norm` next.
+This file has all the mathematics, on vectors with one number for each channel. Four passes of the
+engine compute with the large arrays: read :mod:`npbn.engines.numpy_.batch_norm` next.
 
 **Accuracy.** All is computed in float64 and rounded once. For every finite float32 input up to
 1e37, with up to 10⁶ values a channel and |mean| / std up to 10⁶, with eps that of float32:
 
 - y: eps · max(1, |weight · x̂|, |bias|), eps / 2 of |y|; exactly `bias` in a constant channel
-- batch mean: eps · max(|mean|, std); batch variance: 2 eps · var; running statistics: 2 eps ·
-  (|1 − momentum| · |old| + |momentum| · |new|), where they can be represented
+- batch mean: eps · max(|mean|, std); batch variance: 2 eps · var
+- running statistics, where they can be represented: 2 eps · (|1 − momentum| · |old| + |momentum| ·
+  |new|), new being max(|mean|, std) and var · n / (n − 1): old and new of the mean may cancel
 - gradients: 4 eps · Σ|terms|, the terms of :func:`batch_norm_backward`
 
 float16 is computed as float32 and rounded once more. For float64 take 600 · 2⁻⁵³ for eps, and
-|weight| + |weight · x̂| + |bias| in y: a sum loses up to (520 + log₂ n) · 2⁻⁵³ of its Σ|terms|.
+|weight| + |weight · x̂| + |bias| in y: a sum loses up to (520 + log₂ n) · 2⁻⁵³ of its Σ|terms|. In
+float32 too y may lose 600 · 2⁻⁵³ · |weight|, which shows from |weight| = 10⁶ · max(1, |bias|) on
+where x is nearly the mean. And float64 has the range in which Σ (x − mean)² is finite, |x − mean|
+up to some 10¹⁵⁴ / √n: beyond, var is inf and y is `bias`, or both are NaN (torch's is `bias`).
 
 References
 ----------
@@ -41,11 +45,13 @@ from npbn.engines import affine, combine, fused, moments, reduce
 from npbn.functional.batches import as_batch, as_vector, like, rounded
 from npbn.functional.statistics import BatchStatistics
 
+Array = np.ndarray
+
 
 class BatchNormCache(NamedTuple):
     """What the backward pass needs of the forward pass.
 
-    Attributes
+    Parameters
     ----------
     x : ndarray, shape (N, C) or (N, C, P)
         The input, by reference where it was C-contiguous and writeable; float16 as float32.
@@ -53,26 +59,27 @@ class BatchNormCache(NamedTuple):
         In this order: mean, rest and m2 (of :class:`BatchStatistics`), std = sqrt(var + eps), and
         scale = weight / std.
     count : int or None
-        Values per channel; None when the running statistics normalised.
+        Values per channel; None if the running statistics normalised.
     dtype : numpy.dtype
-        Of the gradients of weight and bias: the weight's, or float64 without one.
+        That of the gradients of weight and bias: the weight's, or float64 without one.
     """
 
     x: np.ndarray
     vectors: np.ndarray
-    count: int | None
+    count: int | None  # type: ignore[assignment]  # in place of tuple.count
     dtype: np.dtype
 
     @property
     def statistics(self) -> BatchStatistics | None:
-        """The batch's own; None when the running statistics normalised."""
+        """Those of the batch; None if the running statistics normalised."""
         return None if self.count is None else BatchStatistics(self.count, self.vectors[:3])
 
     @property
     def x_hat(self) -> np.ndarray:
-        """The normalised input, x's shape in float64, computed anew: for inspection."""
+        """The normalised input, in float64 and x's shape; computed at each access."""
         mean, rest, _, std, _ = self.vectors if self.x.ndim == 2 else self.vectors[:, :, None]
-        return ((self.x - mean) - rest) / std
+        x_hat: np.ndarray = ((self.x - mean) - rest) / std
+        return x_hat
 
 
 def batch_norm_forward(
@@ -89,50 +96,65 @@ def batch_norm_forward(
     Parameters
     ----------
     x : ndarray, shape (N, C) or (N, C, ...), float16, float32 or float64
+        The input.
     running_mean, running_var : ndarray, shape (C,), or None
         Used (and needed) when not training.
     weight, bias : ndarray, shape (C,), or None
         Scale and shift; None means 1 and 0.
     training : bool
-        Whether the batch's own statistics normalise.
+        Whether the statistics of the batch normalise.
     eps : float
         Added to the variance, under the root.
 
     Returns
     -------
     y : ndarray, shape and dtype of x
+        The output.
     cache : BatchNormCache
         ``cache.statistics`` is what :func:`updated_running_statistics` takes.
 
     Notes
     -----
-    The arguments are taken as checked (:func:`npbn.functional.checks.check_batch_norm`).
+    The arguments are not checked (:func:`npbn.functional.checks.check_batch_norm` does that).
     """
     batch, count = as_batch(x), None
     y, vectors = np.empty_like(batch), np.zeros((5, x.shape[1]))
     affine = as_vector(weight), as_vector(bias)
     if training:
         count = _normalise_by_itself(batch, *affine, eps, vectors, y)
+    elif running_mean is None or running_var is None:
+        raise ValueError("batch_norm_forward: expected running statistics in evaluation, got None")
     else:
         vectors[0] = running_mean
         normalise(batch, as_vector(running_var), 1, *affine, eps, vectors, y)
     return like(y, x), BatchNormCache(batch, vectors, count, gradient_dtype(weight))
 
 
-# What is fused writes its results into arguments, which an engine can cut by channels. It does so
-# by ufuncs: `out[...] = ` takes numba two seconds more to compile.
+# Fused functions write their results into arguments, which an engine can cut by channels. They do
+# so by ufuncs: with `out[...] = ` numba takes two seconds more to compile them.
 
 
 @fused
-def _normalise_by_itself(x, weight, bias, eps, vectors, y):
+def _normalise_by_itself(
+    x: Array, weight: Array | None, bias: Array | None, eps: float, vectors: Array, y: Array
+) -> int:
     count = moments(x, vectors)
     normalise(x, vectors[2], max(count, 1), weight, bias, eps, vectors, y)
     return count
 
 
 @fused
-def normalise(x, squares, count, weight, bias, eps, vectors, y):
-    """Write y, std and scale, by mean and rest of `vectors` and the variance squares / count."""
+def normalise(
+    x: Array,
+    squares: Array,
+    count: int,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    vectors: Array,
+    y: Array,
+) -> None:
+    """Write y, std and scale, from mean and rest in `vectors` and the variance squares / count."""
     mean, rest, std, scale = vectors[0], vectors[1], vectors[3], vectors[4]
     np.sqrt(squares.astype(np.float64) / count + eps, std)
     if weight is None:
@@ -186,13 +208,16 @@ def batch_norm_backward(
     Parameters
     ----------
     grad_output : ndarray, shape and dtype of the forward pass's output
+        Gradient of the loss with respect to the output.
     cache : BatchNormCache
+        The cache that the forward function returned.
     input_grad : bool
-        Whether `grad_input` is wanted; None is returned in its place otherwise.
+        Whether to compute `grad_input`; None is returned in its place otherwise.
 
     Returns
     -------
     grad_input : ndarray, shape and dtype of `grad_output`, or None
+        Gradient of the loss with respect to the input.
     grad_weight, grad_bias : ndarray, shape (C,), dtype of `weight`
         Without a weight: float64.
     """
@@ -200,20 +225,23 @@ def batch_norm_backward(
     grad = as_batch(grad_output)
     sums = np.empty((2, x.shape[1]), np.float32 if dtype == np.float16 else dtype)
     grad_input = np.empty_like(grad) if input_grad else None
-    if input_grad and count:
+    if grad_input is None:
+        sum_gradients(grad, x, vectors, sums)
+    elif count:
         _gradients(grad, x, vectors, count, sums, grad_input)
     else:
         sum_gradients(grad, x, vectors, sums)
-        if input_grad:
-            _scaled(grad, vectors, grad_input)
-    if input_grad:
+        _scaled(grad, vectors, grad_input)
+    if grad_input is not None:
         grad_input = like(grad_input, grad_output)
     sums = rounded(sums, dtype)
     return grad_input, sums[0], sums[1]
 
 
 @fused
-def _gradients(grad, x, vectors, count, sums, grad_input):
+def _gradients(
+    grad: Array, x: Array, vectors: Array, count: int, sums: Array, grad_input: Array
+) -> None:
     grad_bias, products = reduce(grad, x, vectors[0], vectors[1])
     grad_weight = products / vectors[3]
     input_gradient(grad, x, vectors, count, grad_weight, grad_bias, grad_input)
@@ -222,8 +250,16 @@ def _gradients(grad, x, vectors, count, sums, grad_input):
 
 
 @fused
-def input_gradient(grad, x, vectors, count, grad_weight, grad_bias, grad_input):
-    """Write the gradient of the input, by `count` and sums of the whole batch."""
+def input_gradient(
+    grad: Array,
+    x: Array,
+    vectors: Array,
+    count: int,
+    grad_weight: Array,
+    grad_bias: Array,
+    grad_input: Array,
+) -> None:
+    """Write the gradient of the input, from count and sums of the whole batch."""
     mean, rest, std, a = vectors[0], vectors[1], vectors[3], vectors[4]
     b = -a * grad_weight / (count * std)
     c = -a * grad_bias / count
@@ -231,7 +267,7 @@ def input_gradient(grad, x, vectors, count, grad_weight, grad_bias, grad_input):
 
 
 @fused
-def sum_gradients(grad, x, vectors, sums):
+def sum_gradients(grad: Array, x: Array, vectors: Array, sums: Array) -> None:
     """Write the gradients of weight and bias."""
     grad_bias, products = reduce(grad, x, vectors[0], vectors[1])
     np.divide(products, vectors[3], sums[0])
@@ -239,7 +275,7 @@ def sum_gradients(grad, x, vectors, sums):
 
 
 @fused
-def _scaled(grad, vectors, grad_input):
+def _scaled(grad: Array, vectors: Array, grad_input: Array) -> None:
     scale = vectors[4]
     nothing = np.zeros(len(scale))
     affine(grad, nothing, nothing, scale, nothing, grad_input)
@@ -253,12 +289,25 @@ def updated_running_statistics(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the running mean and variance with a batch averaged in, as new arrays.
 
-    `momentum` is the weight of the **new** value, as in torch; an empty batch has no value and
-    changes nothing.
+    Parameters
+    ----------
+    running_mean, running_var : ndarray, shape (C,), of a float dtype
+        The averages so far.
+    statistics : BatchStatistics
+        An empty batch changes nothing.
+    momentum : float
+        Weight of the **new** value, as in torch.
+
+    Returns
+    -------
+    running_mean : ndarray, shape (C,), dtype of running_mean
+        The new average.
+    running_var : ndarray, shape (C,), dtype of running_var
+        The new average.
     """
-    averages = running_mean.copy(), running_var.copy()
-    update_running_statistics(*averages, statistics, momentum)
-    return averages
+    mean, var = running_mean.copy(), running_var.copy()
+    update_running_statistics(mean, var, statistics, momentum)
+    return mean, var
 
 
 def update_running_statistics(
@@ -277,7 +326,9 @@ def update_running_statistics(
 
 
 @fused
-def _average(running_mean, running_var, moments, divisor, momentum):
+def _average(
+    running_mean: Array, running_var: Array, moments: Array, divisor: int, momentum: float
+) -> None:
     keep, mean, var = 1.0 - momentum, moments[0], moments[2] / divisor
     np.add(keep * running_mean.astype(np.float64), momentum * mean, running_mean)
     np.add(keep * running_var.astype(np.float64), momentum * var, running_var)

@@ -1,14 +1,20 @@
-"""BatchNorm as a function, with torch's signature: arguments are checked."""
+"""BatchNorm as a function that checks its arguments; `npbn.functional.batch_norm` is it.
+
+The name of the function hides that of the module ``npbn/functional/batch_norm.py``, in which the
+computation is: the function's docstring has the equations too.
+"""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from npbn.arguments import check_number
 from npbn.errors import ShapeError
 from npbn.functional.batch_norm import batch_norm_forward, update_running_statistics
 from npbn.functional.checks import check_batch_norm, plainly_fits
 
 
 def batch_norm(
-    x: np.ndarray,
+    x: ArrayLike,
     running_mean: np.ndarray | None,
     running_var: np.ndarray | None,
     weight: np.ndarray | None = None,
@@ -17,26 +23,46 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> np.ndarray:
-    """Normalise each channel of a batch, with the signature of torch's function.
+    """Batch normalisation, with the signature of ``torch.nn.functional.batch_norm``.
 
-    When training, `running_mean` and `running_var` (if given) are updated **in place**, as torch
-    does; it is the one function of npbn that writes into its arguments.
+    For each channel, over its n values in the batch [1]_, algorithm 1::
+
+        mean = Σ x / n
+        var  = Σ (x − mean)² / n                       biased
+        x̂    = (x − mean) / sqrt(var + eps)
+        y    = weight · x̂ + bias
+
+    In training, `running_mean` and `running_var` are updated **in place** if they are given (no
+    other function of npbn writes into its arguments)::
+
+        running_mean = (1 − momentum) · running_mean + momentum · mean
+        running_var  = (1 − momentum) · running_var  + momentum · var · n / (n − 1)     unbiased
+
+    In evaluation they take the place of mean and var. The gradients, with g for that of y, are::
+
+        grad_bias   = Σ g
+        grad_weight = Σ g · x̂
+        grad_input  = weight / sqrt(var + eps) · (g − x̂ · grad_weight / n − grad_bias / n)
 
     Parameters
     ----------
-    x : ndarray, shape (N, C) or (N, C, ...), float16, float32 or float64
+    x : array_like, shape (N, C) or (N, C, ...), float16, float32 or float64
+        The input.
     running_mean, running_var : ndarray, shape (C,), or None
+        Needed in evaluation; updated in training if they are given.
     weight, bias : ndarray, shape (C,), or None
+        Scale and shift; None means 1 and 0.
     training : bool
-        Normalise with the batch's statistics instead of the running ones.
+        Whether the statistics of the batch normalise, or the running ones.
     momentum : float
-        Weight of the new value in the running statistics.
+        Weight of the **new** value in the running statistics.
     eps : float
         Added to the variance, under the root.
 
     Returns
     -------
     ndarray, shape and dtype of x
+        The output.
 
     Raises
     ------
@@ -44,7 +70,18 @@ def batch_norm(
         If they do not fit together; nothing has been changed then.
     ValueError
         If `eps` is not positive in training (negative in evaluation), or the running statistics
-        are missing in evaluation, or read-only in training.
+        are missing in evaluation or read-only in training, or `momentum` is no number.
+
+    See Also
+    --------
+    npbn.functional.batch_norm_forward, npbn.functional.batch_norm_backward :
+        The computation. `help` of the latter derives the gradient. Both are in the file
+        ``npbn/functional/batch_norm.py``, whose first lines state the accuracy.
+
+    References
+    ----------
+    .. [1] S. Ioffe and C. Szegedy, "Batch Normalization: Accelerating Deep Network Training by
+       Reducing Internal Covariate Shift", 2015, arXiv:1502.03167.
 
     Examples
     --------
@@ -68,10 +105,12 @@ def batch_norm(
     }
     if not plainly_fits(x, x.shape[1], vectors, training, eps):
         check_batch_norm("batch_norm", x, x.shape[1], vectors, training, eps)
-    tracks = training and running_mean is not None
-    if tracks and not (running_mean.flags.writeable and running_var.flags.writeable):
-        raise ValueError("batch_norm: expected running statistics that can be written to")
-    y, cache = batch_norm_forward(x, running_mean, running_var, weight, bias, training, eps)
-    if tracks:
-        update_running_statistics(running_mean, running_var, cache.statistics, momentum)
-    return y
+    if training and running_mean is not None and running_var is not None:
+        if not (running_mean.flags.writeable and running_var.flags.writeable):
+            raise ValueError("batch_norm: expected running statistics that can be written to")
+        check_number("batch_norm", "momentum", momentum)
+        y, cache = batch_norm_forward(x, None, None, weight, bias, True, eps)
+        if (statistics := cache.statistics) is not None:
+            update_running_statistics(running_mean, running_var, statistics, momentum)
+        return y
+    return batch_norm_forward(x, running_mean, running_var, weight, bias, training, eps)[0]

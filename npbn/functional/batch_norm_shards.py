@@ -1,13 +1,13 @@
-"""BatchNorm of a batch whose shards lie in several places, in torch's four parts.
+"""BatchNorm of a batch in shards, for instance on several processes, in torch's four steps.
 
-What a part returns is brought together before the next one: statistics are merged, sums added::
+::
 
-    batch_norm_stats            statistics of a shard           merged over the shards
-    batch_norm_elemt            the shard's output by them
-    batch_norm_backward_reduce  sums over the shard             added over the shards
-    batch_norm_backward_elemt   the shard's input gradient by them
+    batch_norm_stats            statistics of a shard; then merged over the shards
+    batch_norm_elemt            output of the shard, by the merged statistics
+    batch_norm_backward_reduce  sums over the shard; then added over the shards
+    batch_norm_backward_elemt   input gradient of the shard, by the added sums
 
-For one shard that is ``batch_norm_forward`` and ``batch_norm_backward``.
+With one shard they compute ``batch_norm_forward`` and ``batch_norm_backward``.
 """
 
 import numpy as np
@@ -24,7 +24,18 @@ from npbn.functional.statistics import BatchStatistics, measure
 
 
 def batch_norm_stats(x: np.ndarray) -> BatchStatistics:
-    """Return count, mean and Σ (x − mean)² of each channel: what a forward pass measures."""
+    """Return count, mean and Σ (x − mean)² of each channel.
+
+    Parameters
+    ----------
+    x : ndarray, shape (N, C) or (N, C, ...), of a float dtype
+        The input.
+
+    Returns
+    -------
+    BatchStatistics
+        Count, mean and Σ (x − mean)² of each channel.
+    """
     return measure(x)
 
 
@@ -35,7 +46,26 @@ def batch_norm_elemt(
     bias: np.ndarray | None,
     eps: float,
 ) -> tuple[np.ndarray, BatchNormCache]:
-    """Normalise by statistics, of this batch or of one that it is a part of."""
+    """Normalise by statistics of the whole batch.
+
+    Parameters
+    ----------
+    x : ndarray, shape (N, C) or (N, C, ...), of a float dtype
+        The input.
+    statistics : BatchStatistics
+        Those of the whole batch.
+    weight, bias : ndarray, shape (C,), or None
+        Scale and shift; None means 1 and 0.
+    eps : float
+        Added to the variance, under the root.
+
+    Returns
+    -------
+    y : ndarray, shape and dtype of x
+        The output.
+    cache : BatchNormCache
+        What the backward function needs.
+    """
     batch, count = as_batch(x), statistics.count
     y, vectors = np.empty_like(batch), np.zeros((5, x.shape[1]))
     vectors[:3] = statistics.moments
@@ -47,7 +77,22 @@ def batch_norm_elemt(
 def batch_norm_backward_reduce(
     grad_output: np.ndarray, cache: BatchNormCache
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return Σ grad_output · x̂ and Σ grad_output, the gradients of weight and bias, in float64."""
+    """Return the shard's sums, which are its gradients of weight and bias.
+
+    Parameters
+    ----------
+    grad_output : ndarray, shape and dtype of the shard's output
+        Gradient of the loss with respect to the output.
+    cache : BatchNormCache
+        As :func:`batch_norm_elemt` returned it.
+
+    Returns
+    -------
+    grad_weight : ndarray, shape (C,), float64
+        Σ grad_output · x̂.
+    grad_bias : ndarray, shape (C,), float64
+        Σ grad_output.
+    """
     sums = np.empty((2, cache.x.shape[1]))
     sum_gradients(as_batch(grad_output), cache.x, cache.vectors, sums)
     return sums[0], sums[1]
@@ -60,7 +105,24 @@ def batch_norm_backward_elemt(
     grad_weight: np.ndarray,
     grad_bias: np.ndarray,
 ) -> np.ndarray:
-    """Return the gradient of the input, `count` and the sums those of the whole batch."""
+    """Return the gradient of the shard's input.
+
+    Parameters
+    ----------
+    grad_output : ndarray, shape and dtype of the shard's output
+        Gradient of the loss with respect to the output.
+    cache : BatchNormCache
+        As :func:`batch_norm_elemt` returned it.
+    count : int
+        Values per channel in the whole batch.
+    grad_weight, grad_bias : ndarray, shape (C,), float64
+        Sums over the whole batch.
+
+    Returns
+    -------
+    ndarray, shape and dtype of grad_output
+        Gradient of the loss with respect to the input.
+    """
     grad = as_batch(grad_output)
     grad_input, sums = np.empty_like(grad), (grad_weight, grad_bias)
     input_gradient(grad, cache.x, cache.vectors, max(count, 1), *sums, grad_input)

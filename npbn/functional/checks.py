@@ -18,7 +18,7 @@ def float_dtype(who: str, dtype: DTypeLike) -> np.dtype:
 
 
 def wide(dtype: np.dtype) -> np.dtype:
-    """Return the dtype to compute in: float16 has no fast products, and too few digits for sums."""
+    """Return the dtype to compute in: for float16 it is float32, for accurate and fast sums."""
     return np.promote_types(dtype, np.float32)
 
 
@@ -64,6 +64,7 @@ def check_batch_norm(
     who : str
         The function or layer, for the message.
     x : ndarray
+        The input.
     num_features : int
         C, the number of channels expected along axis 1.
     vectors : dict
@@ -71,20 +72,21 @@ def check_batch_norm(
     training : bool
         Whether the batch's statistics will normalise.
     eps : float
+        Added to the variance, under the root.
     least : int
-        Values per channel that training needs: fewer where others join their batches to it.
+        Values per channel that training needs: fewer if the batch is a shard of a larger one.
 
     Raises
     ------
     ShapeError
         Wrong channel count of `x`, or a per-channel array that is not ``(C,)``.
     DtypeError
-        Not float, or of another dtype than the per-channel arrays (float16 beside
-        float32 is allowed).
+        Not float, or of another dtype than the per-channel arrays (float16 input with float32
+        arrays is allowed).
     BatchSizeError
-        One value per channel in training: its variance is 0, whatever it is.
+        One value per channel in training: its variance is 0 for any value.
     ValueError
-        `eps`, or missing running statistics.
+        `eps` out of range, or missing running statistics.
     """
     float_array(who, x)
     if x.shape[1] != num_features:
@@ -127,7 +129,10 @@ def plainly_fits(
     training: bool,
     eps: float,
 ) -> bool:
-    """Return whether the usual call is in order, in a third of the time; False decides nothing."""
+    """Check the usual call quickly: True if all is float32 and fits, False if not decided.
+
+    It takes a third of the time of :func:`check_batch_norm`, which decides.
+    """
     shape = (num_features,)
     for array in vectors.values():
         if array is not None and (array.shape != shape or array.dtype != FLOAT32):

@@ -1,31 +1,42 @@
-"""Convolution of images: the patches that the kernel sees, times the kernels, as a matrix product.
+"""Convolution of images, as a matrix product of the kernels and the patches under them.
 
-The patches are never all in memory: the engine in use makes them in blocks of at most
-:data:`PATCH_BYTES`, in the forward pass and again in the backward pass.
+The engine makes the patches in blocks of at most :data:`PATCH_BYTES`, in the forward pass and
+again in the backward pass: they are never all in memory.
 """
 
 import math
 from collections.abc import Iterator
-from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from npbn.arguments import check_integer
 from npbn.engines import current
 from npbn.engines.windows import Windows
 from npbn.errors import ShapeError
 from npbn.functional.checks import float_array, same_dtype, same_shape, wide
 from npbn.functional.windows import pair, windows
 
-# What a convolution has in memory at once of patches and of products: each this at most, or what
-# one row of output needs. Forward and backward of a 3x3 kernel with 512 KB, 1, 2 and 4 MB, compiled
-# (Zen 2): at (64, 16, 28, 28) to 32 channels 34.5, 32.1, 31.5, 37.9 ms; at (8, 64, 56, 56) to 64:
-# 96, 91, 93, 105 ms.
+# The largest block of patches, and of products, in bytes; one row of output may need more. Forward
+# and backward of a 3x3 kernel with 512 KB, 1, 2 and 4 MB, compiled (Zen 2): at
+# (64, 16, 28, 28) to 32 channels 34.5, 32.1, 31.5, 37.9 ms; at (8, 64, 56, 56) to 64 channels 96,
+# 91, 93, 105 ms.
 PATCH_BYTES = 1024 * 1024
 
 
 class ConvolutionCache(NamedTuple):
-    """What :func:`conv2d_backward` needs: input and weight by reference, and the geometry."""
+    """What :func:`conv2d_backward` needs of the forward pass.
+
+    Parameters
+    ----------
+    x, weight : ndarray
+        The arguments, by reference.
+    rows, columns : Windows
+        Of the kernel along H and W.
+    groups : int
+        The number of groups.
+    """
 
     x: np.ndarray
     weight: np.ndarray
@@ -53,17 +64,22 @@ def conv2d_forward(
     Parameters
     ----------
     x : ndarray, shape (N, C, H, W), float16, float32 or float64
+        The input.
     weight : ndarray, shape (O, C / groups, kh, kw), dtype of x
+        The kernels.
     bias : ndarray, shape (O,), dtype of x, or None
+        Added to each output channel.
     rows, columns : Windows
         Of the kernel along H and W.
     groups : int
-        Output channels of group g see the input channels of group g alone.
+        The output channels of a group depend on the input channels of that group only.
 
     Returns
     -------
     y : ndarray, shape (N, O, rows.count, columns.count), dtype of x
+        The output.
     cache : ConvolutionCache
+        What the backward function needs.
 
     Notes
     -----
@@ -75,9 +91,9 @@ def conv2d_forward(
     kernels = _kernels(cache)
     shift = 0 if bias is None else bias.reshape(-1, 1, 1)
     y = np.empty((len(x), len(weight), rows.count, columns.count), x.dtype)
-    for samples, some in _blocks(cache):
-        products = kernels @ _matrices(_patches(cache, samples, some), groups)
-        block = y[samples, :, some]
+    for samples, strip in _blocks(cache):
+        products = kernels @ _matrices(_patches(cache, samples, strip), groups)
+        block = y[samples, :, strip]
         products = products.reshape(len(weight), len(block), *block.shape[2:]).swapaxes(0, 1)
         np.add(products, shift, out=block, casting="same_kind")
     return y, cache
@@ -101,16 +117,20 @@ def conv2d_backward(
     Parameters
     ----------
     grad_output : ndarray, shape and dtype of the forward pass's output
+        Gradient of the loss with respect to the output.
     cache : ConvolutionCache
+        The cache that the forward function returned.
     input_grad, bias_grad : bool
-        Whether `grad_input` and `grad_bias` are wanted; otherwise the work is skipped and None
-        returned.
+        Whether to compute `grad_input` and `grad_bias`; None is returned in their place otherwise.
 
     Returns
     -------
     grad_input : ndarray, shape of x, or None
+        Gradient of the loss with respect to the input.
     grad_weight : ndarray, shape of weight
+        Gradient of the loss with respect to the weight.
     grad_bias : ndarray, shape (O,), or None
+        Gradient of the loss with respect to the bias.
 
     Notes
     -----
@@ -123,56 +143,59 @@ def conv2d_backward(
     grad_kernels = np.zeros(across.shape, across.dtype)
     grad_input = np.zeros(x.shape, kernels.dtype) if input_grad else None
     grad_bias = np.zeros(len(weight), kernels.dtype) if bias_grad else None
-    for samples, some in _blocks(cache):
-        grad = grad_output[samples, :, some].swapaxes(0, 1)
+    for samples, strip in _blocks(cache):
+        grad = grad_output[samples, :, strip].swapaxes(0, 1)
         grad = np.ascontiguousarray(grad, kernels.dtype).reshape(groups, kernels.shape[1], -1)
-        patches = _patches(cache, samples, some)
-        # This way round: BLAS takes 0.7 of the time of grad @ patches transposed.
+        patches = _patches(cache, samples, strip)
+        # BLAS takes 0.7 of the time of `grad @ patches`, transposed (Zen 2).
         grad_kernels += _matrices(patches, groups) @ grad.swapaxes(-1, -2)
-        if bias_grad:
+        if grad_bias is not None:
             grad_bias += np.add.reduce(grad, axis=-1).reshape(-1)
-        if input_grad:
+        if grad_input is not None:
             grad_patches = (across @ grad).reshape(patches.shape)
-            current().scatter(grad_patches, rows.part(some), columns, grad_input[samples])
+            current().scatter(grad_patches, rows.part(strip), columns, grad_input[samples])
     grad_weight = grad_kernels.swapaxes(-1, -2).reshape(weight.shape)
-    gradients = grad_input, grad_weight, grad_bias
-    return tuple(None if grad is None else grad.astype(x.dtype, copy=False) for grad in gradients)
+    return (
+        None if grad_input is None else grad_input.astype(x.dtype, copy=False),
+        grad_weight.astype(x.dtype, copy=False),
+        None if grad_bias is None else grad_bias.astype(x.dtype, copy=False),
+    )
 
 
 def _kernels(cache: ConvolutionCache) -> np.ndarray:
-    """View the kernels as a matrix for each group, (groups, O / groups, K)."""
+    """Return the kernels as a matrix for each group, (groups, O / groups, K)."""
     outputs, *window = cache.weight.shape
     kernels = cache.weight.reshape(cache.groups, outputs // cache.groups, math.prod(window))
     return kernels.astype(wide(kernels.dtype), copy=False)
 
 
 def _blocks(cache: ConvolutionCache) -> Iterator[tuple[slice, slice]]:
-    """Yield blocks of samples, each with every block of rows of output.
+    """Yield blocks of samples, each with every strip of rows of output.
 
-    Patches and products of both stay within PATCH_BYTES, or are those of one row of one sample.
+    Their patches and products stay within PATCH_BYTES, if one row of one sample does.
     """
     x, weight, rows, columns, _ = cache
     taps = x.shape[1] * rows.kernel * columns.kernel
     row = max(taps, len(weight)) * columns.count * wide(x.dtype).itemsize
     for samples in _slices(len(x), PATCH_BYTES // (rows.count * row)):
-        for some in _slices(rows.count, PATCH_BYTES // ((samples.stop - samples.start) * row)):
-            yield samples, some
+        for strip in _slices(rows.count, PATCH_BYTES // ((samples.stop - samples.start) * row)):
+            yield samples, strip
 
 
 def _slices(count: int, step: int) -> Iterator[slice]:
-    """Yield slices of `step`, or of 1 where that is 0."""
+    """Yield slices of length `step`, or 1 if that is 0."""
     step = max(step, 1)
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
-def _patches(cache: ConvolutionCache, samples: slice, some: slice) -> np.ndarray:
-    """Return the patches for some rows of output, (C, kh, kw, n, rows, columns)."""
+def _patches(cache: ConvolutionCache, samples: slice, strip: slice) -> np.ndarray:
+    """Return the patches for a strip of rows of output, (C, kh, kw, n, rows, columns)."""
     x = np.ascontiguousarray(cache.x[samples], wide(cache.x.dtype))
-    return current().gather(x, cache.rows.part(some), cache.columns)
+    return current().gather(x, cache.rows.part(strip), cache.columns)
 
 
 def _matrices(patches: np.ndarray, groups: int) -> np.ndarray:
-    """View patches as a matrix for each group, (groups, K, positions)."""
+    """Return patches as a matrix for each group, (groups, K, positions)."""
     taps, positions = math.prod(patches.shape[:3]), math.prod(patches.shape[3:])
     return patches.reshape(groups, taps // groups, positions)
 
@@ -181,33 +204,45 @@ def _matrices(patches: np.ndarray, groups: int) -> np.ndarray:
 
 
 def conv2d(
-    x: np.ndarray,
-    weight: np.ndarray,
-    bias: np.ndarray | None = None,
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
     stride: int | tuple[int, int] = 1,
     padding: int | tuple[int, int] | str = 0,
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
 ) -> np.ndarray:
-    """Convolve images with kernels, with the signature of torch's function.
+    """Convolve images with kernels, with the signature of ``torch.nn.functional.conv2d``.
 
     Parameters
     ----------
-    x : ndarray, shape (N, C, H, W) or (C, H, W)
-    weight : ndarray, shape (O, C / groups, kh, kw), dtype of x
-    bias : ndarray, shape (O,), dtype of x, or None
-    stride, dilation : int or pair
+    x : array_like, shape (N, C, H, W) or (C, H, W)
+        The input.
+    weight : array_like, shape (O, C / groups, kh, kw), dtype of x
+        The kernels.
+    bias : array_like, shape (O,), dtype of x, or None
+        Added to each output channel.
+    stride : int or pair
+        For height and width.
     padding : int, pair, 'valid' (none) or 'same' (the output as large as the input; stride 1)
         Zeros around the image.
+    dilation : int or pair
+        For height and width.
     groups : int
+        It divides C and O.
 
     Returns
     -------
     ndarray, shape (N, O, H', W') or (O, H', W'), dtype of x
+        The output.
 
     Raises
     ------
-    ShapeError, DtypeError, ValueError
+    ShapeError, DtypeError
+        If the arrays do not fit together or are not of a float dtype, or if an image is smaller
+        than the kernel.
+    ValueError
+        If an option is out of range.
 
     Examples
     --------
@@ -223,7 +258,8 @@ def conv2d(
             f"got {weight.shape}"
         )
     stride, padding, dilation = check_options("conv2d", stride, padding, dilation)
-    if not isinstance(groups, Integral) or groups < 1 or len(weight) % groups:
+    check_integer("conv2d", "groups", groups, least=1)
+    if len(weight) % groups:
         raise ValueError(
             f"conv2d: expected groups that divide the {len(weight)} outputs, got {groups!r}"
         )
@@ -242,7 +278,7 @@ def check_options(
     padding: int | tuple[int, int] | str,
     dilation: int | tuple[int, int],
 ) -> tuple[tuple[int, int], tuple[int, int] | str, tuple[int, int]]:
-    """Return stride, padding and dilation as pairs, else raise ValueError; 'same' stays."""
+    """Return stride, padding and dilation as pairs ('same' as it is), or raise ValueError."""
     stride, dilation = pair(who, "stride", stride, 1), pair(who, "dilation", dilation, 1)
     if not isinstance(padding, str):
         return stride, pair(who, "padding", padding, 0), dilation
@@ -262,7 +298,7 @@ def check_conv2d(
     dilation: tuple[int, int],
     groups: int,
 ) -> tuple[Windows, Windows]:
-    """Return the windows along H and W; raise ShapeError or DtypeError unless x fits the weight."""
+    """Return the windows along H and W, or raise ShapeError or DtypeError if x does not fit."""
     float_array(who, x)
     channels = weight.shape[1] * groups
     if x.ndim not in (3, 4) or x.shape[-3] != channels or 0 in x.shape[-2:]:
@@ -280,4 +316,4 @@ def check_conv2d(
         else:
             before = after = 0 if padding == "valid" else padding[axis]
         found.append(windows(who, size, kernel, stride[axis], dilation[axis], before, after))
-    return tuple(found)
+    return found[0], found[1]

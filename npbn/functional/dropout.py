@@ -1,7 +1,7 @@
 """Dropout.
 
 N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014,
-section 10: kept values are scaled in training, so that nothing is left to do in evaluation.
+section 10: values are scaled in training, so that evaluation leaves them as they are.
 """
 
 from __future__ import annotations  # np.random, named in hints, takes 20 ms to load
@@ -9,6 +9,7 @@ from __future__ import annotations  # np.random, named in hints, takes 20 ms to 
 from numbers import Real
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npbn.functional.checks import float_array
 from npbn.rng import generator
@@ -18,29 +19,33 @@ from npbn.rng import generator
 def dropout_forward(
     x: np.ndarray, p: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return x with elements dropped, each with probability p, and the cache for backward.
+    """Set elements to 0, each with probability p, and scale the others; return also the cache.
 
     ::
 
         y = x · mask,  mask = 0 with probability p, else 1 / (1 − p)
 
-    A product, as in torch: what is dropped of infinities and NaN is NaN.
+    It is a product, as in torch: 0 times infinity or NaN is NaN.
 
     Parameters
     ----------
     x : ndarray, any shape
+        The input.
     p : float, from 0 to 1
+        Probability of setting an element to 0.
     rng : numpy.random.Generator
-        One float64 is drawn for each element, in C order: a seed drops the same elements whatever
-        the dtype and the memory layout.
+        One float64 is drawn for each element, in C order: the elements that a seed drops do not
+        depend on dtype and memory layout.
 
     Returns
     -------
     y : ndarray, shape and dtype of x
+        The output.
     mask : ndarray, shape and dtype of x
+        The cache, 0 or 1 / (1 − p) for each element.
     """
-    # As integers, since 0 times a scale that is infinite in float16 would be NaN. NumPy turns
-    # results without axes into scalars, which np.asarray turns back.
+    # The mask is made as integers: 0 times a scale that is infinite in float16 would be NaN.
+    # np.asarray keeps results without axes arrays, which NumPy returns as scalars.
     scale = np.array(1 / (1 - p) if p < 1 else 0, x.dtype)
     mask = np.asarray((rng.random(x.shape) >= p) * scale.view(f"i{x.itemsize}")).view(x.dtype)
     return np.asarray(x * mask), mask
@@ -48,26 +53,52 @@ def dropout_forward(
 
 @np.errstate(all="ignore")
 def dropout_backward(grad_output: np.ndarray, cache: np.ndarray) -> np.ndarray:
-    """Return the gradient of the input, grad_output · mask."""
+    """Return the gradient of the input, grad_output · mask.
+
+    Parameters
+    ----------
+    grad_output : ndarray, shape and dtype of x
+        Gradient of the loss with respect to the output.
+    cache : ndarray
+        The mask that :func:`dropout_forward` returned.
+
+    Returns
+    -------
+    ndarray, shape and dtype of x
+        Gradient of the loss with respect to the input.
+    """
     return np.asarray(grad_output * cache)
 
 
 def dropout(
-    x: np.ndarray, p: float = 0.5, training: bool = True, *, rng: np.random.Generator | None = None
+    x: ArrayLike, p: float = 0.5, training: bool = True, *, rng: np.random.Generator | None = None
 ) -> np.ndarray:
-    """Return x with elements dropped with probability p and the others divided by 1 − p.
+    """Set elements to 0, each with probability p, and divide the others by 1 − p.
 
     Parameters
     ----------
-    x : ndarray, any shape
+    x : array_like, any shape, of a float dtype
+        The input.
     p : float, from 0 to 1
+        Probability of setting an element to 0.
     training : bool
         False returns `x` itself and draws nothing.
     rng : numpy.random.Generator, optional
+        None is a new ``np.random.default_rng()``.
+
+    Returns
+    -------
+    ndarray, shape and dtype of x
+        The output.
 
     Raises
     ------
-    DtypeError, ValueError
+    DtypeError
+        If `x` is not of a float dtype.
+    ValueError
+        If `p` is no number from 0 to 1.
+    TypeError
+        If `rng` is no Generator.
 
     Examples
     --------

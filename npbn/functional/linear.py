@@ -4,13 +4,20 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npbn.errors import ShapeError
 from npbn.functional.checks import float_array, same_dtype, same_shape
 
 
 class LinearCache(NamedTuple):
-    """What :func:`linear_backward` needs: the input and the weight, by reference."""
+    """What :func:`linear_backward` needs of the forward pass.
+
+    Parameters
+    ----------
+    x, weight : ndarray
+        The arguments, by reference.
+    """
 
     x: np.ndarray
     weight: np.ndarray
@@ -25,13 +32,18 @@ def linear_forward(
     Parameters
     ----------
     x : ndarray, shape (*, in_features)
+        The input.
     weight : ndarray, shape (out_features, in_features), dtype of x
+        The matrix W.
     bias : ndarray, shape (out_features,), dtype of x, or None
+        The vector b.
 
     Returns
     -------
     y : ndarray, shape (*, out_features), dtype of x
+        The output.
     cache : LinearCache
+        What the backward function needs.
 
     Notes
     -----
@@ -53,7 +65,7 @@ def linear_backward(
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
     """Return the gradients of input, weight and bias.
 
-    With the rows of all leading axes taken together::
+    With all leading axes joined into one, whose rows are the terms of the sums::
 
         grad_input  = grad_output W
         grad_weight = grad_outputᵀ x
@@ -62,44 +74,63 @@ def linear_backward(
     Parameters
     ----------
     grad_output : ndarray, shape (*, out_features)
+        Gradient of the loss with respect to the output.
     cache : LinearCache
+        The cache that the forward function returned.
     input_grad, bias_grad : bool
-        Whether `grad_input` and `grad_bias` are wanted; otherwise the product is skipped and None
-        returned.
+        Whether to compute `grad_input` and `grad_bias`; None is returned in their place otherwise.
 
     Returns
     -------
     grad_input : ndarray, shape (*, in_features), or None
+        Gradient of the loss with respect to the input.
     grad_weight : ndarray, shape (out_features, in_features)
+        Gradient of the loss with respect to the weight.
     grad_bias : ndarray, shape (out_features,), or None
+        Gradient of the loss with respect to the bias.
 
     Notes
     -----
-    Error bound: k eps / 2 · Σ|terms|, with k = out_features terms for the input's gradient, and
-    as many as there are rows for the others.
+    Error bound: k eps / 2 · Σ|terms|, with k = out_features terms for the gradient of the input
+    and k = the number of rows for the others.
     """
     x, weight = cache
     grad_rows, rows = _rows(grad_output), _rows(x)
     grad_input = grad_rows @ weight if input_grad else None
-    if input_grad and x.ndim != 2:
+    if grad_input is not None and x.ndim != 2:
         grad_input = grad_input.reshape(x.shape)
-    # As a product: in float16 a sum over rows sticks at 2048, and in float32 this is faster.
+    # A product, since in float16 a sum of ones over rows ends at 2048; it is also faster.
     grad_bias = np.ones(len(rows), grad_rows.dtype) @ grad_rows if bias_grad else None
-    # Transposed twice: in memory it lies as the layer's weight does, so that SGD need not stride.
+    # Transposed twice: its layout in memory is that of the layer's weight, for SGD.
     return grad_input, (rows.T @ grad_rows).T, grad_bias
 
 
 def _rows(x: np.ndarray) -> np.ndarray:
-    """Return (*, features) as a matrix; a reshape to -1 cannot, where there are no rows."""
+    """Return (*, features) as a matrix; a reshape to -1 fails without rows."""
     return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
-def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-    """Return x Wᵀ + b for x of shape (*, in_features); see :func:`linear_forward`.
+def linear(x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None) -> np.ndarray:
+    """Return x Wᵀ + b.
+
+    Parameters
+    ----------
+    x : array_like, shape (*, in_features), of a float dtype
+        The input.
+    weight : array_like, shape (out_features, in_features), dtype of x
+        The matrix W.
+    bias : array_like, shape (out_features,), dtype of x, or None
+        The vector b.
+
+    Returns
+    -------
+    ndarray, shape (*, out_features), dtype of x
+        The output.
 
     Raises
     ------
     ShapeError, DtypeError
+        If they do not fit together.
 
     Examples
     --------

@@ -1,8 +1,9 @@
-"""Max pooling, by the engine in use."""
+"""Max pooling."""
 
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npbn.engines import current
 from npbn.engines.windows import Windows
@@ -11,7 +12,15 @@ from npbn.functional.pooling_checks import place_windows
 
 
 class MaxPoolCache(NamedTuple):
-    """What :func:`max_pool2d_backward` needs: the input, by reference, and the windows."""
+    """What :func:`max_pool2d_backward` needs of the forward pass.
+
+    Parameters
+    ----------
+    x : ndarray
+        The input, by reference.
+    rows, columns : Windows
+        Along H and W.
+    """
 
     x: np.ndarray
     rows: Windows
@@ -24,20 +33,22 @@ def max_pool2d_forward(
 ) -> tuple[np.ndarray, MaxPoolCache]:
     """Return the maximum of each window, and the cache for backward.
 
-    Padding is never the maximum; a window with NaN gives NaN, and one without any element, as
-    dilation makes them in small images, −inf.
+    Padding is never the maximum. A window with NaN gives NaN. A window without elements gives
+    −inf; dilation makes such windows in small images.
 
     Parameters
     ----------
     x : ndarray, shape (*, H, W)
+        The input.
     rows, columns : Windows
         Along H and W.
 
     Returns
     -------
     y : ndarray, shape (*, H_out, W_out), dtype of x
-        Exact: every value is one of x's.
+        Exact: its values are values of x.
     cache : MaxPoolCache
+        What the backward function needs.
     """
     y = current().max_pool(_images(x), rows, columns)
     return y.astype(x.dtype, copy=False).reshape(*x.shape[:-2], *y.shape[1:]), MaxPoolCache(
@@ -47,22 +58,26 @@ def max_pool2d_forward(
 
 @np.errstate(all="ignore")
 def max_pool2d_backward(grad_output: np.ndarray, cache: MaxPoolCache) -> np.ndarray:
-    """Return the gradient of the input: each window's goes to its first maximum, row by row.
+    """Return the gradient of the input.
 
-    In a window with NaN it goes to the last NaN, as in torch.
+    The gradient of a window is added to its first maximum, row by row; in a window with NaN to
+    the last NaN, as in torch.
 
     Parameters
     ----------
     grad_output : ndarray, shape (*, H_out, W_out)
+        Gradient of the loss with respect to the output.
     cache : MaxPoolCache
+        The cache that the forward function returned.
 
     Returns
     -------
-    grad_input : ndarray, shape (*, H, W), dtype of grad_output
+    ndarray, shape (*, H, W), dtype of grad_output
+        Gradient of the loss with respect to the input.
 
     Notes
     -----
-    Exact where windows do not overlap. Error bound for an element that is the maximum of m windows:
+    Exact if windows do not overlap. Error bound for an element that is the maximum of m windows:
     (m − 1) eps / 2 · Σ|terms|. float16 is summed in float32, and rounded once.
     """
     x, rows, columns = cache
@@ -71,38 +86,42 @@ def max_pool2d_backward(grad_output: np.ndarray, cache: MaxPoolCache) -> np.ndar
 
 
 def _images(x: np.ndarray) -> np.ndarray:
-    """Return `x` as the engine takes it: (P, H, W), contiguous, float32 for float16."""
+    """Return `x` as an engine takes it: (P, H, W), C-contiguous, float32 or float64."""
     return np.ascontiguousarray(x, wide(x.dtype)).reshape(-1, *x.shape[-2:])
 
 
 def max_pool2d(
-    x: np.ndarray,
+    x: ArrayLike,
     kernel_size: int | tuple[int, int],
     stride: int | tuple[int, int] | None = None,
     padding: int | tuple[int, int] = 0,
     dilation: int | tuple[int, int] = 1,
     ceil_mode: bool = False,
 ) -> np.ndarray:
-    """Return the maximum of each window, for x of shape (N, C, H, W) or (C, H, W).
+    """Return the maximum of each window, with the signature of torch's function.
 
     Parameters
     ----------
-    x : ndarray
+    x : array_like, shape (N, C, H, W) or (C, H, W), of a float dtype
+        The input.
     kernel_size, stride, padding, dilation : int or tuple of two
         For H and W; stride None is kernel_size, padding is at most half of it, and the window's
         elements are dilation apart.
     ceil_mode : bool
-        Whether a last window may reach beyond the padding.
+        Whether a last window may extend beyond the padding.
 
     Returns
     -------
-    y : ndarray, shape (*, H_out, W_out), dtype of x
+    ndarray, shape (*, H_out, W_out), dtype of x
         H_out = ⌊(H + 2 · padding − dilation · (kernel_size − 1) − 1) / stride⌋ + 1, or ⌈...⌉ with
         ceil_mode.
 
     Raises
     ------
-    ShapeError, DtypeError, ValueError
+    ShapeError, DtypeError
+        On an input of another rank, one that is too small, or one that is not of a float dtype.
+    ValueError
+        On an option out of range.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Pooling: the largest, or the average, of every window of an image."""
+"""Pooling: the maximum or the average of each window of an image."""
 
 from npbn.functional.avg_pooling import (
     AvgPoolCache,

@@ -20,7 +20,7 @@ def check_pooling(
     kernel = pair(who, "kernel_size", kernel_size, 1)
     step = kernel if stride is None else pair(who, "stride", stride, 1)
     pad = pair(who, "padding", padding, 0)
-    # Half the kernel whatever the dilation: torch states a wider rule, but applies this one too.
+    # Half the kernel without regard to dilation: torch documents a wider rule and applies this one.
     if any(p > k // 2 for p, k in zip(pad, kernel, strict=True)):
         raise ValueError(
             f"{who}: expected padding of at most half the kernel_size {kernel_size}, got {padding}"
@@ -48,7 +48,7 @@ def place_windows(
 
 
 def check_divisor(who: str, divisor_override: int | None) -> None:
-    """Raise ValueError for a divisor that is not an int or is 0; it may be negative, as torch's."""
+    """Raise ValueError for a divisor that is no int or is 0; negative ones pass, as in torch."""
     if divisor_override is not None and (
         not isinstance(divisor_override, Integral) or divisor_override == 0
     ):
@@ -84,7 +84,7 @@ def adapted_size(
     height, width = (
         size if n is None else int(n) for n, size in zip(wanted, x.shape[-2:], strict=True)
     )
-    # The mean of nothing is NaN in torch, where one mean is wanted; it refuses any other size.
+    # torch returns NaN for the one mean of an empty image, and refuses any other output size.
     if 0 in x.shape[-2:] and (height, width) != (1, 1):
         raise ShapeError(f"{who}: expected an image of at least 1 x 1, got {x.shape}")
     return height, width

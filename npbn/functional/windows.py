@@ -1,4 +1,4 @@
-"""How many windows fit into an axis, and arguments for two axes."""
+"""The number of windows that fit into an axis, and arguments for two axes."""
 
 from numbers import Integral
 
@@ -16,19 +16,26 @@ def windows(
     after: int,
     ceil_mode: bool = False,
 ) -> Windows:
-    """Return the windows that fit into an axis; all but `size` are taken as checked.
+    """Return the windows that fit into an axis; arguments other than `size` are not checked.
 
     Parameters
     ----------
     who : str
         The function or layer, for the message.
+    size, kernel, stride, dilation, before, after : int
+        As in :class:`npbn.engines.windows.Windows`.
     ceil_mode : bool
-        Whether a last window may begin inside the input or its left padding and end beyond.
+        Whether a last window may begin inside the input or the padding before it and end beyond
+        the padding after it.
+
+    Returns
+    -------
+    Windows
 
     Raises
     ------
     ShapeError
-        If not even one fits.
+        If none fits.
 
     Examples
     --------
@@ -38,7 +45,7 @@ def windows(
     room = size + before + after - dilation * (kernel - 1) - 1
     count = (room + (stride - 1 if ceil_mode else 0)) // stride + 1
     if ceil_mode and (count - 1) * stride >= size + before:
-        count -= 1  # it would begin in the padding behind
+        count -= 1  # it would begin in the padding after the input
     if count < 1:
         raise ShapeError(
             f"{who}: expected an input that a kernel of extent {dilation * (kernel - 1) + 1} fits "
@@ -48,12 +55,24 @@ def windows(
 
 
 def pair(who: str, name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]:
-    """Return an argument for height and width, given for both or for each.
+    """Return an argument for height and width as two integers.
+
+    Parameters
+    ----------
+    who, name : str
+        The function or layer and its argument, for the message.
+    value : int or tuple of two
+        For both, or for each.
+    least : int
+
+    Returns
+    -------
+    tuple of two ints
 
     Raises
     ------
     ValueError
-        If it is neither, or below `least`.
+        If `value` is neither, or below `least`.
     """
     both = (value, value) if isinstance(value, Integral) else value
     if not (

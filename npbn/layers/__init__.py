@@ -3,7 +3,7 @@
 from npbn.layers.activation import ReLU, Sigmoid
 from npbn.layers.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from npbn.layers.batch_renorm import BatchRenorm1d, BatchRenorm2d
-from npbn.layers.container import Sequential
+from npbn.layers.container import ModuleList, Sequential
 from npbn.layers.convolution import Conv2d
 from npbn.layers.dropout import Dropout
 from npbn.layers.ghost_batch_norm import GhostBatchNorm1d, GhostBatchNorm2d
@@ -33,6 +33,7 @@ __all__ = [
     "MSELoss",
     "MaxPool2d",
     "Module",
+    "ModuleList",
     "Parameter",
     "ReLU",
     "Sequential",

@@ -16,7 +16,14 @@ from npbn.layers.module import Module
 
 
 class ReLU(Module):
-    """max(x, 0), for inputs of any shape.
+    """Computes max(x, 0) of inputs of any shape; torch's ``nn.ReLU``.
+
+    The gradient at x = 0 is 0.
+
+    Raises
+    ------
+    DtypeError
+        On an input that is not of a float dtype.
 
     Examples
     --------
@@ -36,7 +43,12 @@ class ReLU(Module):
 
 
 class Sigmoid(Module):
-    """1 / (1 + exp(−x)), for inputs of any shape.
+    """Computes 1 / (1 + exp(−x)) of inputs of any shape; torch's ``nn.Sigmoid``.
+
+    Raises
+    ------
+    DtypeError
+        On an input that is not of a float dtype.
 
     Examples
     --------

@@ -3,13 +3,13 @@
 from __future__ import annotations  # np.random, named in hints, takes 20 ms to load
 
 import math
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from npbn import init
+from npbn.arguments import check_bool, check_integer
 from npbn.functional.checks import float_dtype
 from npbn.functional.convolution import (
     ConvolutionCache,
@@ -25,7 +25,7 @@ from npbn.rng import generator
 
 
 class Conv2d(Module):
-    """Convolves (N, C, H, W) or (C, H, W) images with kernels; torch's ``nn.Conv2d``.
+    """Convolves images (N, C, H, W) or (C, H, W) with kernels; torch's ``nn.Conv2d``.
 
     Along each axis of the image (:func:`npbn.functional.convolution.conv2d_forward` has the sum)::
 
@@ -34,21 +34,28 @@ class Conv2d(Module):
     Parameters
     ----------
     in_channels, out_channels : int
-    kernel_size, stride, dilation : int or pair
+        Channels of the input and of the output, at least 1.
+    kernel_size, stride : int or pair
+        For height and width.
     padding : int, pair, 'valid' (none) or 'same' (the output as large as the input; stride 1)
         Zeros around the image.
+    dilation : int or pair
+        For height and width.
     groups : int
-        Into how many the channels are split; it divides `in_channels` and `out_channels`.
+        The channels are split into so many groups; it divides `in_channels` and `out_channels`.
     bias : bool
-        Leave it out before a BatchNorm, which would cancel it.
+        False leaves out the bias, which a BatchNorm after the layer would cancel.
     padding_mode : {'zeros'}
     dtype : {float32, float64, float16}
+        Of the parameters; the input has the same.
     rng : numpy.random.Generator, optional
         Source of the initial values, U(−1/√fan_in, 1/√fan_in) for both, with fan_in =
         in_channels / groups · kh · kw.
 
     Attributes
     ----------
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode
+        The arguments, those for height and width as pairs.
     weight : Parameter, shape (out_channels, in_channels / groups, kh, kw)
     bias : Parameter, shape (out_channels,), or None
 
@@ -84,10 +91,11 @@ class Conv2d(Module):
     ):
         who = "Conv2d"
         dtype = float_dtype(who, dtype)
-        if not isinstance(groups, Integral) or groups < 1:
-            raise ValueError(f"{who}: expected groups of at least 1, got {groups!r}")
+        check_integer(who, "groups", groups, least=1)
+        check_bool(who, "bias", bias)
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if channels < 1 or channels % groups:
+            check_integer(who, name, channels, least=1)
+            if channels % groups:
                 raise ValueError(
                     f"{who}: expected {name} to be a multiple of groups, {groups}, got {channels}"
                 )
@@ -105,7 +113,13 @@ class Conv2d(Module):
         self.reset_parameters(rng)
 
     def reset_parameters(self, rng: np.random.Generator | None = None) -> None:
-        """Draw the initial values anew: the weight first, then the bias."""
+        """Draw the initial values anew, those of the weight before those of the bias.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator, optional
+            None is a new ``np.random.default_rng()``.
+        """
         rng = generator(rng)
         init.kaiming_uniform_(self.weight, math.sqrt(5), rng=rng)
         if self.bias is not None:
@@ -129,12 +143,18 @@ class Conv2d(Module):
             batch, cache, input_grad, self.bias is not None
         )
         self.weight.accumulate(grad_weight)
-        if self.bias is not None:
+        if self.bias is not None and grad_bias is not None:
             self.bias.accumulate(grad_bias)
         return grad_input if grad_input is None or batch is grad_output else grad_input[0]
 
     def extra_repr(self) -> str:
-        """Return the arguments, as torch prints them."""
+        """Return the arguments, as torch prints them.
+
+        Returns
+        -------
+        str
+            The text between the parentheses.
+        """
         parts = [str(self.in_channels), str(self.out_channels)]
         parts += [f"kernel_size={self.kernel_size}", f"stride={self.stride}"]
         for name, usual in (("padding", (0, 0)), ("dilation", (1, 1)), ("groups", 1)):

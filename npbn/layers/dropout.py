@@ -14,16 +14,26 @@ from npbn.rng import generator
 
 
 class Dropout(Module):
-    """Drops elements in training, each with probability p, and divides the others by 1 − p.
+    """Sets elements to 0 in training, each with probability p, and divides the others by 1 − p.
 
     In evaluation it returns its input.
 
     Parameters
     ----------
     p : float, from 0 to 1
+        Probability of setting an element to 0.
     rng : numpy.random.Generator, optional
-        Drawn from at every forward pass in training; see :func:`npbn.functional.dropout_forward`.
-        Deep copies and pickles of the layer go on from its state.
+        Used by every forward pass in training; see :func:`npbn.functional.dropout_forward`.
+        Deep copies and pickles of the layer continue from its state.
+
+    Raises
+    ------
+    ValueError
+        On a `p` that is no number from 0 to 1.
+    TypeError
+        On an `rng` that is no Generator.
+    DtypeError
+        On an input that is not of a float dtype.
 
     Examples
     --------
@@ -55,5 +65,11 @@ class Dropout(Module):
         return grad_output if cache is None else dropout_backward(grad_output, cache)
 
     def extra_repr(self) -> str:
-        """Return the arguments, as torch prints them."""
+        """Return the arguments, as torch prints them.
+
+        Returns
+        -------
+        str
+            The text between the parentheses.
+        """
         return f"p={self.p}, inplace=False"

@@ -1,17 +1,21 @@
-"""Ghost batch normalisation: a large batch, normalised as the small ones of which it consists."""
+"""Ghost batch normalisation: the parts of a large batch are normalised one by one."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from npbn.arguments import check_integer
 from npbn.errors import BatchSizeError
 from npbn.functional.batch_norm import BatchNormCache, batch_norm_backward
 from npbn.layers.batch_norm import BatchNorm, BatchNorm1d, BatchNorm2d
 
 
 class GhostBatchNorm(BatchNorm):
-    """Everything but the shapes of input: the base of the two below."""
+    """Base of the two below: all but the shapes of input.
+
+    Parameters, attributes and errors are those of :class:`npbn.GhostBatchNorm1d`.
+    """
 
     def __init__(
         self,
@@ -25,8 +29,7 @@ class GhostBatchNorm(BatchNorm):
         bias: bool = True,
         dtype: DTypeLike = np.float32,
     ):
-        if ghost_size < 1:
-            raise ValueError(f"{type(self).__name__}: expected ghost_size >= 1, got {ghost_size}")
+        check_integer(type(self).__name__, "ghost_size", ghost_size, least=1)
         super().__init__(
             num_features, eps, momentum, affine, track_running_stats, bias=bias, dtype=dtype
         )
@@ -39,7 +42,7 @@ class GhostBatchNorm(BatchNorm):
         smallest = ghosts[-1]
         if smallest.size == self.num_features > 0:
             raise BatchSizeError(
-                f"{type(self).__name__}({self.num_features}): Expected more than 1 value per "
+                f"{self._who()}: Expected more than 1 value per "
                 f"channel when training, got ghosts of shape {smallest.shape}; choose a larger "
                 f"ghost_size than {self.ghost_size}"
             )
@@ -61,47 +64,73 @@ class GhostBatchNorm(BatchNorm):
         grad_inputs, grad_weights, grad_biases = zip(*gradients, strict=True)
         return (
             np.concatenate(grad_inputs) if input_grad else None,
-            np.sum(grad_weights, axis=0, dtype=np.float64),
-            np.sum(grad_biases, axis=0, dtype=np.float64),
+            np.add.reduce(grad_weights, axis=0, dtype=np.float64),
+            np.add.reduce(grad_biases, axis=0, dtype=np.float64),
         )
 
-    def extra_repr(self) -> str:
-        """Return the arguments, torch's as torch prints them."""
-        features, rest = super().extra_repr().split(", ", 1)
-        return f"{features}, ghost_size={self.ghost_size}, {rest}"
+    def _arguments(self) -> dict[str, object]:
+        return {"ghost_size": self.ghost_size, **super()._arguments()}
 
 
 class GhostBatchNorm1d(GhostBatchNorm, BatchNorm1d):
-    """Batch normalisation by parts of the batch, for (N, C) or (N, C, L) inputs.
+    """Batch normalisation of inputs (N, C) or (N, C, L) by parts of the batch.
 
-    In training the batch is split into N // ghost_size ghosts, whose sizes differ by one at the
-    most (a smaller batch is one ghost). Each is normalised by its own mean and variance, and
-    enters the running statistics as a batch of its own, one after the other: what
-    :class:`BatchNorm1d` does with the ghosts in turn. So a large batch keeps the noise of small
-    ones, which is said to help it generalise. In evaluation, and wherever one ghost is the batch,
-    it is :class:`BatchNorm1d`. Hoffer, Hubara and Soudry 2017, arXiv:1705.08741, algorithm 1.
+    In training the batch is split into N // ghost_size parts, the ghosts, whose sizes differ by at
+    most one (a batch below ghost_size is one ghost). Each is normalised by its own mean and
+    variance and enters the running statistics as a batch of its own, one after the other:
+    :class:`BatchNorm1d` does the same with the ghosts as batches. A large batch so keeps the
+    noise of small ones, which the paper found to improve generalisation. Evaluation is that of
+    :class:`BatchNorm1d`. [1]_, algorithm 1.
 
     Parameters
     ----------
     num_features : int
-        C.
+        C, the number of channels.
     ghost_size : int
-        Samples that are normalised together, at the least; a remainder is spread over the ghosts
-        rather than left as a small one.
-    eps, momentum, affine, track_running_stats, bias, dtype
-        :class:`BatchNorm1d`'s. With momentum None each ghost counts as a batch.
+        The least number of samples in a ghost, at least 1. A remainder is distributed over the
+        ghosts.
+    eps : float
+        Added to the variance, under the root; above 0 in training.
+    momentum : float or None
+        Weight of the **new** value in the running statistics (TensorFlow's is the weight of the
+        old one). None averages all ghosts since the last reset alike.
+    affine : bool
+        Whether scale and shift are learnt; without them they are 1 and 0.
+    track_running_stats : bool
+        False keeps no running statistics: evaluation then normalises by the whole batch.
+    bias : bool
+        False learns a scale without a shift.
+    dtype : {float32, float64, float16}
+        Of parameters and running statistics. The input has the same dtype; float16 input is
+        accepted with float32 parameters too, computed in float32.
 
     Attributes
     ----------
+    num_features, ghost_size, eps, momentum, affine, track_running_stats
+        The arguments.
+    weight : Parameter, shape (C,), or None
+        Scale, at first 1.
+    bias : Parameter, shape (C,), or None
+        Shift, at first 0.
+    running_mean, running_var : ndarray, shape (C,), or None
+        At first 0 and 1.
     num_batches_tracked : ndarray, shape (), int64, or None
-        Ghosts seen. The other attributes are :class:`BatchNorm1d`'s.
+        Ghosts seen.
 
     Raises
     ------
     ValueError
-        On a `ghost_size` below 1.
-    ShapeError, DtypeError, BatchSizeError
-        As in :class:`BatchNorm1d`; the last also on ghosts of one value per channel.
+        On an argument of the wrong kind, or a `ghost_size` below 1. In training, if `eps` is not
+        above 0 or running statistics are read-only.
+    ShapeError, DtypeError
+        On an input of another rank, number of channels or dtype.
+    BatchSizeError
+        On a ghost with one value per channel in training.
+
+    References
+    ----------
+    .. [1] E. Hoffer, I. Hubara and D. Soudry, "Train longer, generalize better: closing the
+       generalization gap in large batch training of neural networks", 2017, arXiv:1705.08741.
 
     Examples
     --------
@@ -115,7 +144,70 @@ class GhostBatchNorm1d(GhostBatchNorm, BatchNorm1d):
 
 
 class GhostBatchNorm2d(GhostBatchNorm, BatchNorm2d):
-    """Batch normalisation by parts of the batch, for (N, C, H, W) inputs.
+    """Batch normalisation of inputs (N, C, H, W) by parts of the batch.
 
-    Arguments, attributes and errors are :class:`GhostBatchNorm1d`'s.
+    In training the batch is split into N // ghost_size parts, the ghosts, whose sizes differ by at
+    most one (a batch below ghost_size is one ghost). Each is normalised by its own mean and
+    variance and enters the running statistics as a batch of its own, one after the other:
+    :class:`BatchNorm2d` does the same with the ghosts as batches. A large batch so keeps the
+    noise of small ones, which the paper found to improve generalisation. Evaluation is that of
+    :class:`BatchNorm2d`. [1]_, algorithm 1.
+
+    Parameters
+    ----------
+    num_features : int
+        C, the number of channels.
+    ghost_size : int
+        The least number of samples in a ghost, at least 1. A remainder is distributed over the
+        ghosts.
+    eps : float
+        Added to the variance, under the root; above 0 in training.
+    momentum : float or None
+        Weight of the **new** value in the running statistics (TensorFlow's is the weight of the
+        old one). None averages all ghosts since the last reset alike.
+    affine : bool
+        Whether scale and shift are learnt; without them they are 1 and 0.
+    track_running_stats : bool
+        False keeps no running statistics: evaluation then normalises by the whole batch.
+    bias : bool
+        False learns a scale without a shift.
+    dtype : {float32, float64, float16}
+        Of parameters and running statistics. The input has the same dtype; float16 input is
+        accepted with float32 parameters too, computed in float32.
+
+    Attributes
+    ----------
+    num_features, ghost_size, eps, momentum, affine, track_running_stats
+        The arguments.
+    weight : Parameter, shape (C,), or None
+        Scale, at first 1.
+    bias : Parameter, shape (C,), or None
+        Shift, at first 0.
+    running_mean, running_var : ndarray, shape (C,), or None
+        At first 0 and 1.
+    num_batches_tracked : ndarray, shape (), int64, or None
+        Ghosts seen.
+
+    Raises
+    ------
+    ValueError
+        On an argument of the wrong kind, or a `ghost_size` below 1. In training, if `eps` is not
+        above 0 or running statistics are read-only.
+    ShapeError, DtypeError
+        On an input of another rank, number of channels or dtype.
+    BatchSizeError
+        On a ghost with one value per channel in training.
+
+    References
+    ----------
+    .. [1] E. Hoffer, I. Hubara and D. Soudry, "Train longer, generalize better: closing the
+       generalization gap in large batch training of neural networks", 2017, arXiv:1705.08741.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> bn = GhostBatchNorm2d(1, ghost_size=1, dtype=np.float64)
+    >>> x = np.array([1.0, 3.0, 100.0, 300.0]).reshape(2, 1, 1, 2)      # two ghosts of one image
+    >>> bn(x).round(3).ravel()
+    array([-1.,  1., -1.,  1.])
     """

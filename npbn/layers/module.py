@@ -1,47 +1,89 @@
 """Module: what every layer and network shares."""
 
-from collections.abc import Iterator, Mapping
-from types import NoneType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike
 
 from npbn.errors import BackwardError, DtypeError, ShapeError
-from npbn.layers.lookup import Lookup
-from npbn.layers.parameter import Parameter, clock
-from npbn.layers.state import IncompatibleKeys, load_state
-
-ModuleT = TypeVar("ModuleT", bound="Module")
+from npbn.layers.parameter import clock
+from npbn.layers.rollback import restoring
+from npbn.layers.stateful import Stateful
 
 
-class Module(Lookup):
-    """Base of all layers and networks.
+class Module(Stateful):
+    """Base class of all layers and networks.
 
-    Parameters and submodules register by being assigned to an attribute, buffers (arrays
-    that are state but not learnt) by :meth:`register_buffer`.
+    Parameters and submodules are registered when they are assigned to an attribute, buffers
+    (arrays that are state but not learnt) by :meth:`register_buffer`. Submodules in a list or dict
+    are not: use :class:`npbn.ModuleList`.
 
-    A new layer defines two methods, and gets ``forward``, ``backward`` and ``predict``::
+    **A layer of your own** defines two methods. `forward`, `backward` and `predict` are made from
+    them and are not overridden:
 
-        def _apply(self, x, predict):
-            '''Return (y, cache); predict=True means: as in eval mode, whatever the mode.'''
+    - ``_apply(x, predict)`` returns the output, and a cache with what `_backward` needs. It
+      computes as in training if ``self.training and not predict``, else as in evaluation.
+    - ``_backward(grad_output, cache, input_grad)`` adds the gradient of each parameter to it by
+      ``Parameter.accumulate`` and returns the gradient of the input, which is not used if
+      `input_grad` is False.
 
-        def _backward(self, grad_output, cache, input_grad):
-            '''Accumulate the parameters' gradients; return the input's (or None).'''
+    **A composite** calls `_apply` and `_backward` of its submodules, and keeps their caches in its
+    own; see the second example.
+
+    A call that raises has changed no parameter, gradient, running statistic or counter, also
+    where a layer refuses what those before it have accepted. Two things are not undone: numbers
+    that a Dropout has drawn from its generator, and gradients that were accumulated before a
+    `_backward` of your own raised.
 
     Attributes
     ----------
     training : bool
-        True in training mode; :meth:`train` and :meth:`eval` set it everywhere below.
+        True in training mode; :meth:`train` and :meth:`eval` set it for all submodules too.
     frozen : bool
         Whether :meth:`train` leaves it in eval mode; see :meth:`freeze`.
+
+    Examples
+    --------
+    A layer that multiplies each feature by a learnt number:
+
+    >>> import numpy as np
+    >>> from npbn import Parameter
+    >>> class Scale(Module):
+    ...     def __init__(self, num_features):
+    ...         self.weight = Parameter(np.full(num_features, 2.0))
+    ...     def _apply(self, x, predict):
+    ...         return x * self.weight.data, x
+    ...     def _backward(self, grad_output, cache, input_grad):
+    ...         self.weight.accumulate((grad_output * cache).sum(axis=0))
+    ...         return grad_output * self.weight.data if input_grad else None
+    >>> layer = Scale(2)
+    >>> layer(np.array([[1.0, 3.0]]))
+    array([[2., 6.]])
+    >>> layer.backward(np.array([[10.0, 20.0]]))
+    array([[20., 40.]])
+    >>> layer.weight.grad
+    array([10., 60.])
+
+    A composite that adds its input to what a submodule returns:
+
+    >>> class Residual(Module):
+    ...     def __init__(self, inner):
+    ...         self.inner = inner
+    ...     def _apply(self, x, predict):
+    ...         y, cache = self.inner._apply(x, predict)
+    ...         return x + y, cache
+    ...     def _backward(self, grad_output, cache, input_grad):
+    ...         grad = self.inner._backward(grad_output, cache, input_grad)
+    ...         return grad_output + grad if input_grad else None
+    >>> net = Residual(Scale(2))
+    >>> net(np.array([[1.0, 3.0]]))
+    array([[3., 9.]])
+    >>> net.backward(np.array([[10.0, 20.0]]))
+    array([[30., 60.]])
     """
 
-    training: bool = True
-    frozen: bool = False
-    _learnt: tuple[str, ...] = ()  # the parameters that `freeze` took requires_grad from
-    _buffers: tuple[str, ...] = ()
-    _pending: tuple[tuple[int, ...], np.dtype, Any, int] | None = None  # the last: when it was
+    # Of the latest forward pass: shape and dtype of the output, the cache, and its number.
+    _pending: tuple[tuple[int, ...], np.dtype, Any, int] | None = None
 
     # -- forward and backward ---------------------------------------------------------------
 
@@ -50,49 +92,86 @@ class Module(Lookup):
         return self.forward(x)
 
     def forward(self, x: ArrayLike) -> np.ndarray:
-        """Return the output, in the present mode, and keep what `backward` needs.
+        """Return the output in the present mode, and keep what `backward` needs.
 
-        `x` is kept by reference and must not be changed before `backward`, nor may parameters:
-        what is assigned to ``.data``, a step and a load are noticed there, what is written into
-        an array (``x[0] = 1``, ``weight.data[0] = 1``) is not. The output is the caller's.
+        Parameters
+        ----------
+        x : array_like
+            Kept by reference. Until `backward`, neither `x` nor parameters may be changed:
+            `backward` notices an assignment to ``.data``, a step and a load, but not a change
+            within an array (``x[0] = 1``, ``weight.data[0] = 1``).
+
+        Returns
+        -------
+        ndarray
+            It is the caller's: no later call writes into it.
+
+        Raises
+        ------
+        ShapeError, DtypeError, BatchSizeError, ValueError
+            On an input that the module does not take; nothing has been changed then.
         """
-        y, cache = self._apply(x, predict=False)
+        if self._composite:
+            y, cache = restoring(self._apply, x, False)
+        else:
+            y, cache = self._apply(x, False)
         object.__setattr__(self, "_pending", (y.shape, y.dtype, cache, next(clock)))
         return y
 
     def predict(self, x: ArrayLike) -> np.ndarray:
-        """Return the output in eval mode, whatever the mode is, keeping nothing.
+        """Return the output as in eval mode, whatever the mode is, and keep nothing.
 
-        Safe to call from many threads at once.
+        May be called from several threads at once.
+
+        Parameters
+        ----------
+        x : array_like
+            The input.
+
+        Returns
+        -------
+        ndarray
+            The output.
+
+        Raises
+        ------
+        ShapeError, DtypeError, ValueError
+            On an input that the module does not take.
         """
-        return self._apply(x, predict=True)[0]
+        return self._apply(x, True)[0]
 
     def backward(self, grad_output: ArrayLike, input_grad: bool = True) -> np.ndarray | None:
-        """Accumulate the gradients of the parameters; return that of the input.
+        """Accumulate the gradients of the parameters; return the gradient of the input.
 
         Parameters
         ----------
         grad_output : ndarray, shape and dtype of the output
             Gradient of the loss with respect to the output of the latest `forward`.
         input_grad : bool
-            False returns None, and the first layer skips the product.
+            False returns None; the first layer then does not compute it.
+
+        Returns
+        -------
+        ndarray, shape of the input, or None
+            Gradient of the loss with respect to the input.
 
         Raises
         ------
         BackwardError
-            If no `forward` is waiting: never run, or its backward already done. If parameters
-            have changed since; `forward` is still waiting then.
+            If there is no forward pass to go back through: none was run, or its backward pass
+            was. Or if parameters have changed since.
         ShapeError, DtypeError
-            If `grad_output` is not as the output was; `forward` is still waiting then.
+            If `grad_output` has another shape or dtype than the output. `backward` may be called
+            again after this and after a change of parameters.
         """
         if self._pending is None:
             raise BackwardError(
                 f"{type(self).__name__}.backward: expected a forward pass to go back through, got "
                 "none (not run yet, already consumed by a backward, or run with predict)"
             )
-        shape, dtype, cache, then = self._pending
-        if next(clock) != then + 1:
-            self._check_unchanged(then)
+        shape, dtype, cache, number = self._pending
+        if next(clock) != number + 1:
+            self._check_unchanged(number)
         grad_output = np.asarray(grad_output)
         who = type(self).__name__
         if grad_output.shape != shape:
@@ -109,238 +188,37 @@ class Module(Lookup):
         object.__setattr__(self, "_pending", None)
         return grad_input if input_grad else None
 
-    def _check_unchanged(self, then: int) -> None:
-        """Raise BackwardError if a parameter has changed since `then`: something, somewhere has."""
+    def _check_unchanged(self, number: int) -> None:
+        """Raise BackwardError if a parameter has changed since the forward pass of this number."""
         for name, parameter in self.named_parameters():
-            if parameter.changed_at > then:
+            if parameter.changed_at > number:
                 raise BackwardError(
                     f"{type(self).__name__}.backward: expected the parameters of the forward pass, "
                     f"got others: {name} has changed since, by a step, a load or an assignment"
                 )
 
     def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, Any]:
-        raise TypeError(f"{type(self).__name__} defines no _apply(x, predict)")
+        raise TypeError(
+            f"{type(self).__name__} defines no _apply(x, predict) -> (y, cache), which forward, "
+            "predict and Sequential call; write that instead of forward, see help(npbn.Module)"
+        )
 
     def _backward(self, grad_output: np.ndarray, cache: Any, input_grad: bool) -> np.ndarray | None:
-        raise TypeError(f"{type(self).__name__} defines no _backward(...)")
-
-    # -- modes ------------------------------------------------------------------------------
-
-    def train(self: ModuleT, mode: bool = True) -> ModuleT:
-        """Set training mode (or eval mode, for False) here and below; return self."""
-        if not isinstance(mode, bool):
-            raise ValueError(f"train: expected a bool, got {mode!r}")
-        for module in self.modules():
-            module.training = mode and not module.frozen
-        return self
-
-    def eval(self: ModuleT) -> ModuleT:
-        """Set eval mode here and below; return self."""
-        return self.train(False)
-
-    def freeze(self: ModuleT, mode: bool = True) -> ModuleT:
-        """Put this module and all below it into eval mode, which `train` then leaves; return self.
-
-        Their parameters lose their gradients and get no more, so that SGD passes them by. Thus is
-        BatchNorm frozen while a detection network is fine-tuned on batches too small for
-        statistics: running statistics, scale and shift stay as they are, and the gradient of the
-        input flows.
-
-        ``freeze(False)`` gives ``requires_grad`` back to the parameters that `freeze` took it
-        from, not to those that were without before, and lets the next ``train()`` reach all below.
-        """
-        if not isinstance(mode, bool):
-            raise ValueError(f"freeze: expected a bool, got {mode!r}")
-        for module in self.modules():
-            for name, parameter in list(module._own(Parameter)):
-                if mode:
-                    if parameter.requires_grad:
-                        module._learnt = (*module._learnt, name)
-                    parameter.requires_grad, parameter.grad = False, None
-                elif name in module._learnt:
-                    parameter.requires_grad = True
-            if not mode:
-                module._learnt = ()
-            module.frozen = mode
-        return self.eval() if mode else self
-
-    # -- traversal --------------------------------------------------------------------------
-
-    def register_buffer(self, name: str, value: np.ndarray | None) -> None:
-        """Make `value` an attribute that is part of the state, but not learnt."""
-        if hasattr(self, name):
-            raise KeyError(f"{type(self).__name__}: attribute {name!r} already exists")
-        self._check_buffer(name, value)
-        self._buffers = (*self._buffers, name)
-        setattr(self, name, value)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        # As in torch: an array assigned over a parameter would silently stop its training.
-        if isinstance(vars(self).get(name), Parameter) and not isinstance(
-            value, Parameter | NoneType
-        ):
-            raise TypeError(
-                f"{type(self).__name__}.{name} is a Parameter, got {type(value).__name__}; "
-                f"assign its values with .{name}.data[...] = values"
-            )
-        if name in self._buffers:
-            self._check_buffer(name, value)
-        super().__setattr__(name, value)
-
-    def _check_buffer(self, name: str, value: object) -> None:
-        if value is not None and not isinstance(value, np.ndarray):
-            raise TypeError(
-                f"{type(self).__name__}.{name} is a buffer: expected an ndarray or None, "
-                f"got {type(value).__name__}"
-            )
-
-    def named_children(self) -> Iterator[tuple[str, "Module"]]:
-        """Yield the direct submodules by attribute name, a shared one once."""
-        seen: set[int] = set()
-        for name, child in self._submodules():
-            if id(child) not in seen:
-                seen.add(id(child))
-                yield name, child
-
-    def children(self) -> Iterator["Module"]:
-        """Yield the direct submodules, a shared one once."""
-        for _, child in self.named_children():
-            yield child
-
-    def named_modules(
-        self, prefix: str = "", remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, "Module"]]:
-        """Yield this module and all below it, by dotted name; a shared one once."""
-        seen: set[int] = set()
-        for name, module in self._walk(prefix):
-            if not (remove_duplicate and id(module) in seen):
-                seen.add(id(module))
-                yield name, module
-
-    def modules(self) -> Iterator["Module"]:
-        """Yield this module and all below it, a shared one once."""
-        for _, module in self.named_modules():
-            yield module
-
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Yield the parameters of this module and all below it, a shared one once."""
-        seen: set[int] = set()
-        for prefix, module in self.named_modules():
-            for name, parameter in module._own(Parameter):
-                if id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    yield _join(prefix, name), parameter
-
-    def parameters(self) -> Iterator[Parameter]:
-        """Yield the parameters of this module and all below it, a shared one once."""
-        for _, parameter in self.named_parameters():
-            yield parameter
-
-    def named_buffers(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield the buffers of this module and all below it, leaving out those that are None."""
-        for prefix, module in self.named_modules():
-            for name in module._buffers:
-                if getattr(module, name) is not None:
-                    yield _join(prefix, name), getattr(module, name)
-
-    def _own(self, kind: type) -> Iterator[tuple[str, Any]]:
-        return ((name, value) for name, value in vars(self).items() if isinstance(value, kind))
-
-    def _submodules(self) -> Iterator[tuple[str, "Module"]]:
-        return self._own(Module)
-
-    def _walk(self, prefix: str) -> Iterator[tuple[str, "Module"]]:
-        yield prefix, self
-        for name, child in self._submodules():
-            yield from child._walk(_join(prefix, name))
-
-    # -- state ------------------------------------------------------------------------------
-
-    def _state(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield every array of the state under its key, shared ones under each of theirs."""
-        for prefix, module in self.named_modules(remove_duplicate=False):
-            for name, parameter in module._own(Parameter):
-                yield _join(prefix, name), parameter.data
-            for name in module._buffers:
-                if getattr(module, name) is not None:
-                    yield _join(prefix, name), getattr(module, name)
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Return C-contiguous copies of parameters and buffers, with torch's keys."""
-        return {key: np.array(array, order="C") for key, array in self._state()}
-
-    def load_state_dict(
-        self, state: Mapping[str, ArrayLike], strict: bool = True
-    ) -> IncompatibleKeys:
-        """Copy values into parameters and buffers, in place.
-
-        Parameters
-        ----------
-        state : mapping of key to array_like
-            Anything ``np.asarray`` takes, torch tensors on the CPU too. Dtypes are cast. A
-            key ``num_batches_tracked`` may be absent, as in plain mappings of weights.
-        strict : bool
-            Whether missing and unexpected keys are errors.
-
-        Returns
-        -------
-        IncompatibleKeys
-            ``(missing_keys, unexpected_keys)``
-
-        Raises
-        ------
-        StateDictError
-            One error that names every missing, unexpected and mis-shaped key; nothing has
-            been changed then.
-        """
-        loaded = load_state(type(self).__name__, dict(self._state()), state, strict)
-        for parameter in self.parameters():
-            parameter.changed()
-        return loaded
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients of all parameters; or set those there are to zeros, in new arrays.
-
-        With zeros an optimizer goes on with momentum and decay, as in torch.
-        """
-        for parameter in self.parameters():
-            parameter.zero_grad(set_to_none)
-
-    def float(self: ModuleT) -> ModuleT:
-        """Turn all float parameters and buffers into float32; return self."""
-        return self._cast(np.float32)
-
-    def double(self: ModuleT) -> ModuleT:
-        """Turn all float parameters and buffers into float64; return self."""
-        return self._cast(np.float64)
-
-    def half(self: ModuleT) -> ModuleT:
-        """Turn all float parameters and buffers into float16; return self."""
-        return self._cast(np.float16)
-
-    @np.errstate(all="ignore")
-    def _cast(self: ModuleT, dtype: DTypeLike) -> ModuleT:
-        for parameter in self.parameters():
-            grad = parameter.grad
-            parameter.grad = None
-            parameter.data = parameter.data.astype(dtype)
-            parameter.grad = None if grad is None else grad.astype(dtype)
-        for module in self.modules():
-            module._pending = None  # of the old dtype
-            for name in module._buffers:
-                buffer = getattr(module, name)
-                if buffer is not None and buffer.dtype.kind == "f":
-                    setattr(module, name, buffer.astype(dtype))
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy or a pickle has the state, not the forward pass that happens to be waiting.
-        return {name: value for name, value in vars(self).items() if name != "_pending"}
+        raise TypeError(
+            f"{type(self).__name__} defines no _backward(grad_output, cache, input_grad), which "
+            "backward and Sequential call; write that instead of backward, see help(npbn.Module)"
+        )
 
     # -- as text ----------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
-        """Return the arguments to print between the parentheses."""
+        """Return the arguments for the representation; for subclasses.
+
+        Returns
+        -------
+        str
+            The text between the parentheses.
+        """
         return ""
 
     def __repr__(self) -> str:
@@ -350,7 +228,3 @@ class Module(Lookup):
             return f"{name}({''.join(lines)})"
         body = "\n".join(lines + children).replace("\n", "\n  ")
         return f"{name}(\n  {body}\n)"
-
-
-def _join(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}" if prefix else name

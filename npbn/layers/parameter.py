@@ -2,32 +2,35 @@
 
 from collections.abc import Callable
 from itertools import count
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from npbn.arguments import check_bool
 from npbn.errors import DtypeError, ShapeError
 from npbn.functional.checks import float_array
 
-# Numbers, in one order, for the changes of all parameters and the forward passes of all networks:
-# a parameter whose number is above that of a forward pass has changed since.
+# Numbers the changes of all parameters and the forward passes of all networks in one order: a
+# parameter has changed since a forward pass if its number is the larger one.
 clock = count(1)
 
 
 class RemovableHandle:
     """What registering a hook returns."""
 
-    def __init__(self, hooks: dict):
+    def __init__(self, hooks: "dict[RemovableHandle, Callable[[Parameter], None]]"):
         self._hooks = hooks
 
     def remove(self) -> None:
-        """Have the hook called no more."""
+        """Remove the hook: it is not called any more."""
         self._hooks.pop(self, None)
 
 
 @np.errstate(all="ignore")
 def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return a + b
+    total: np.ndarray = a + b
+    return total
 
 
 class Parameter:
@@ -36,32 +39,46 @@ class Parameter:
     Parameters
     ----------
     data : array_like of a float dtype
-        Kept by reference when it is an ndarray.
+        Kept by reference if it is an ndarray.
     requires_grad : bool
-        Whether ``backward`` fills `grad`; False freezes the parameter.
+        Whether ``backward`` accumulates the gradient; False freezes the parameter.
 
     Attributes
     ----------
     data : ndarray
-        Assigning an array of another shape raises ShapeError.
+        The values. Another array of the same shape may be assigned.
     grad : ndarray or None
-        Gradients accumulate here until ``zero_grad``; each is a new array, so one that
-        was kept is never overwritten.
+        The accumulated gradient. Each sum is a new array: one that was kept is never overwritten.
+    requires_grad : bool
     changed_at : int
-        Grows with every change of `data` that npbn makes or sees: an assignment, a step, a load.
+        Grows with each change of `data` by an assignment, a step of an optimizer or a load.
+
+    Raises
+    ------
+    DtypeError
+        If `data` is not of a float dtype.
+    ShapeError
+        If an array of another shape is assigned to `data` or `grad`.
+    ValueError
+        If `requires_grad` is not a bool.
 
     Examples
     --------
     >>> p = Parameter([[1.0, 2.0]])
-    >>> p.shape, p.dtype, p.grad
-    ((1, 2), dtype('float64'), None)
+    >>> p.shape, p.dtype, p.numel(), p.grad
+    ((1, 2), dtype('float64'), 2, None)
+    >>> p.accumulate(np.array([[10.0, 20.0]]))
+    >>> p.accumulate(np.array([[1.0, 1.0]]))
+    >>> p.grad
+    array([[11., 21.]])
     """
 
     def __init__(self, data: ArrayLike, requires_grad: bool = True):
+        check_bool("Parameter", "requires_grad", requires_grad)
         self._data = float_array("Parameter", data, "data")
         self._grad: np.ndarray | None = None
         self.requires_grad = requires_grad
-        self._hooks: dict[object, Callable[[Parameter], None]] = {}
+        self._hooks: dict[RemovableHandle, Callable[[Parameter], None]] = {}
         self.changed_at = next(clock)
 
     @property
@@ -78,9 +95,9 @@ class Parameter:
         self.changed()
 
     def changed(self) -> None:
-        """Note that the values are others: for whoever writes into `data`, which nobody sees.
+        """Note a change of the values; to be called after writing into the array `data`.
 
-        A `backward` that waits is refused then: its gradient would not be that of its forward pass.
+        A forward pass before it has then no gradient: its `backward` raises BackwardError.
         """
         self.changed_at = next(clock)
 
@@ -100,20 +117,55 @@ class Parameter:
         self._grad = value
 
     def accumulate(self, grad: np.ndarray) -> None:
-        """Add `grad` to the gradient, if the parameter requires one."""
+        """Add a gradient to `grad`, if the parameter requires one.
+
+        A layer's ``_backward`` calls it once for each of its parameters.
+
+        Parameters
+        ----------
+        grad : ndarray, shape and dtype of `data`
+            Kept by reference if it is the first since ``zero_grad``.
+
+        Raises
+        ------
+        ShapeError, DtypeError
+            If it has another shape or dtype; `grad` has not been changed then.
+        """
         if self.requires_grad:
             if self._grad is not None and grad.shape == self.shape:
                 grad = _sum(self._grad, grad)
-            self.grad = grad  # which refuses another shape
+            self.grad = grad  # refuses another shape
             for hook in list(self._hooks.values()):
                 hook(self)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradient; or make it zeros, if there is one, in a new array."""
+        """Remove the gradient.
+
+        Parameters
+        ----------
+        set_to_none : bool
+            False replaces it, if there is one, with a new array of zeros.
+        """
         self._grad = None if set_to_none or self._grad is None else np.zeros_like(self._grad)
 
     def requires_grad_(self, requires_grad: bool = True) -> "Parameter":
-        """Set `requires_grad`; return self."""
+        """Set `requires_grad`; return self.
+
+        Parameters
+        ----------
+        requires_grad : bool
+            Whether ``backward`` accumulates the gradient.
+
+        Returns
+        -------
+        Parameter
+            This one.
+
+        Raises
+        ------
+        ValueError
+            If it is not a bool.
+        """
         if not isinstance(requires_grad, bool):
             raise ValueError(f"requires_grad_: expected a bool, got {requires_grad!r}")
         self.requires_grad = requires_grad
@@ -121,11 +173,32 @@ class Parameter:
 
     def register_post_accumulate_grad_hook(
         self, hook: "Callable[[Parameter], None]"
-    ) -> "RemovableHandle":
-        """Have `hook` called with the parameter whenever a gradient has been accumulated."""
+    ) -> RemovableHandle:
+        """Register a function that is called with the parameter after each accumulation.
+
+        Parameters
+        ----------
+        hook : callable
+            It takes the parameter.
+
+        Returns
+        -------
+        RemovableHandle
+            Its ``remove()`` undoes it.
+        """
         handle = RemovableHandle(self._hooks)
         self._hooks[handle] = hook
         return handle
+
+    def numel(self) -> int:
+        """Return the number of elements.
+
+        Returns
+        -------
+        int
+            The product of the shape.
+        """
+        return self._data.size
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -137,12 +210,12 @@ class Parameter:
         """Dtype of `data`."""
         return self._data.dtype
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self._data, dtype=dtype, copy=copy)
 
-    def __setstate__(self, state: dict) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.changed()  # by the clock of this process
+        self.changed()  # in the numbering of this process
 
     def __repr__(self) -> str:
         return f"Parameter containing:\n{self._data!r}"

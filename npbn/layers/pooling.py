@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from npbn.arguments import check_bool
 from npbn.functional.avg_pooling import (
     AvgPoolCache,
     adaptive_avg_pool2d_backward,
@@ -25,16 +26,23 @@ from npbn.layers.module import Module
 
 
 class MaxPool2d(Module):
-    """The maximum of each window, for inputs (N, C, H, W) or (C, H, W).
+    """Takes the maximum of each window of images (N, C, H, W) or (C, H, W).
 
-    torch's `return_indices` is left out.
+    It is torch's ``nn.MaxPool2d`` without ``return_indices``.
 
     Parameters
     ----------
     kernel_size, stride, padding, dilation : int or tuple of two
         For H and W; see :func:`npbn.functional.max_pool2d`. Stride None is kernel_size.
     ceil_mode : bool
-        Whether a last window may reach beyond the padding.
+        Whether a last window may extend beyond the padding.
+
+    Raises
+    ------
+    ValueError
+        On arguments out of range or of the wrong kind.
+    ShapeError, DtypeError
+        On an input of another rank, one that is too small, or one that is not of a float dtype.
 
     Examples
     --------
@@ -57,6 +65,7 @@ class MaxPool2d(Module):
         ceil_mode: bool = False,
     ):
         check_pooling("MaxPool2d", kernel_size, stride, padding, dilation)
+        check_bool("MaxPool2d", "ceil_mode", ceil_mode)
         self.kernel_size = kernel_size
         self.stride = kernel_size if stride is None else stride
         self.padding = padding
@@ -72,7 +81,13 @@ class MaxPool2d(Module):
         return max_pool2d_backward(grad_output, cache) if input_grad else None
 
     def extra_repr(self) -> str:
-        """Return the arguments, as torch prints them."""
+        """Return the arguments, as torch prints them.
+
+        Returns
+        -------
+        str
+            The text between the parentheses.
+        """
         return (
             f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
             f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
@@ -80,18 +95,25 @@ class MaxPool2d(Module):
 
 
 class AvgPool2d(Module):
-    """The average of each window, for inputs (N, C, H, W) or (C, H, W).
+    """Averages each window of images (N, C, H, W) or (C, H, W); torch's ``nn.AvgPool2d``.
 
     Parameters
     ----------
     kernel_size, stride, padding : int or tuple of two
         For H and W; see :func:`npbn.functional.avg_pool2d`. Stride None is kernel_size.
     ceil_mode : bool
-        Whether a last window may reach beyond the padding.
+        Whether a last window may extend beyond the padding.
     count_include_pad : bool
         Whether padding counts as zeros that are averaged too.
     divisor_override : int, optional
         What the sums are divided by, instead of the number of elements.
+
+    Raises
+    ------
+    ValueError
+        On arguments out of range or of the wrong kind.
+    ShapeError, DtypeError
+        On an input of another rank, one that is too small, or one that is not of a float dtype.
 
     Examples
     --------
@@ -113,6 +135,8 @@ class AvgPool2d(Module):
         divisor_override: int | None = None,
     ):
         check_pooling("AvgPool2d", kernel_size, stride, padding, 1)
+        check_bool("AvgPool2d", "ceil_mode", ceil_mode)
+        check_bool("AvgPool2d", "count_include_pad", count_include_pad)
         check_divisor("AvgPool2d", divisor_override)
         self.kernel_size = kernel_size
         self.stride = kernel_size if stride is None else stride
@@ -132,17 +156,30 @@ class AvgPool2d(Module):
         return avg_pool2d_backward(grad_output, cache) if input_grad else None
 
     def extra_repr(self) -> str:
-        """Return the arguments that torch prints."""
+        """Return the arguments that torch prints.
+
+        Returns
+        -------
+        str
+            The text between the parentheses.
+        """
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
 class AdaptiveAvgPool2d(Module):
-    """Averages over as many windows as are asked for, for inputs (N, C, H, W) or (C, H, W).
+    """Averages images (N, C, H, W) or (C, H, W) to a given size; torch's ``nn.AdaptiveAvgPool2d``.
 
     Parameters
     ----------
     output_size : int or tuple of two
-        H_out and W_out, of which None is the input's; 1 is global average pooling.
+        Height and width of the output; None is that of the input. 1 is global average pooling.
+
+    Raises
+    ------
+    ValueError
+        On arguments out of range or of the wrong kind.
+    ShapeError, DtypeError
+        On an input of another rank, one that is too small, or one that is not of a float dtype.
 
     Examples
     --------
@@ -167,5 +204,11 @@ class AdaptiveAvgPool2d(Module):
         return adaptive_avg_pool2d_backward(grad_output, cache) if input_grad else None
 
     def extra_repr(self) -> str:
-        """Return the arguments, as torch prints them."""
+        """Return the arguments, as torch prints them.
+
+        Returns
+        -------
+        str
+            The text between the parentheses.
+        """
         return f"output_size={self.output_size}"

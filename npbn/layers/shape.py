@@ -6,12 +6,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from npbn.arguments import check_integer
 from npbn.errors import ShapeError
 from npbn.layers.module import Module
 
 
 class Identity(Module):
-    """Returns its input; any arguments are accepted and ignored, as in torch."""
+    """Returns its input.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        Accepted and ignored, as in torch.
+
+    Examples
+    --------
+    >>> Identity(54, unused=0.1)(np.array([1.0, 2.0]))
+    array([1., 2.])
+    """
 
     def __init__(self, *args: object, **kwargs: object):
         pass
@@ -24,7 +36,21 @@ class Identity(Module):
 
 
 class Flatten(Module):
-    """Joins the axes from `start_dim` to `end_dim` into one; a view where that is possible.
+    """Joins the axes from `start_dim` to `end_dim` into one.
+
+    The output is a view of the input where that is possible.
+
+    Parameters
+    ----------
+    start_dim, end_dim : int
+        First and last axis; negative ones count from the end.
+
+    Raises
+    ------
+    ValueError
+        On an axis that is not an integer.
+    ShapeError
+        On an input without these axes.
 
     Examples
     --------
@@ -34,6 +60,8 @@ class Flatten(Module):
     """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1):
+        check_integer("Flatten", "start_dim", start_dim)
+        check_integer("Flatten", "end_dim", end_dim)
         self.start_dim = start_dim
         self.end_dim = end_dim
 
@@ -51,8 +79,15 @@ class Flatten(Module):
         return x.reshape(*x.shape[:start], joined, *x.shape[end + 1 :]), x.shape
 
     def _backward(self, grad_output: np.ndarray, cache: Any, input_grad: bool) -> np.ndarray:
-        return grad_output.reshape(cache)
+        grad_input: np.ndarray = grad_output.reshape(cache)
+        return grad_input
 
     def extra_repr(self) -> str:
-        """Return the arguments, as torch prints them."""
+        """Return the arguments, as torch prints them.
+
+        Returns
+        -------
+        str
+            The text between the parentheses.
+        """
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

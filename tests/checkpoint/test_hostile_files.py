@@ -5,6 +5,7 @@ import os
 import struct
 import tracemalloc
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from checkpoint.by_hand import entry, header, members, npy, npz_parts, tensors
 from checkpoint.states import SUFFIXES
 
 from npbn.checkpoint import load
+from npbn.checkpoint.description import FORMAT
 from npbn.errors import CheckpointError
 
 
@@ -35,6 +37,17 @@ def test_objects_in_an_npz_are_refused_and_run_nothing(tmp_path):
 
 
 HUGE = 10**12
+# Multiples of 2**61 - 1 have the same hash: these took 69 s, though the file has 200 KB.
+COLLIDING = {"items": [[{"int": hex(k * (2**61 - 1))}, None] for k in range(1, 7000)]}
+
+
+def described(path, skeleton):
+    """Write an .npz whose description is sound and has this skeleton."""
+    body = {"metadata": {"npbn_version": "1", "format": FORMAT}, "arrays": {}, "state": skeleton}
+    text = json.dumps({**body, "crc32": zlib.crc32(json.dumps(body).encode())})
+    members(path, [("npbn.json", text)])
+
+
 NPZ = {
     "shape beyond the file": npz_parts(("a.npy", header((HUGE,)))),
     "shape of 2**64": npz_parts(("a.npy", header((2**32, 2**32)))),
@@ -49,14 +62,21 @@ NPZ = {
     "header of version 9": npz_parts(("a.npy", b"\x93NUMPY\x09\0" + header((1,))[8:])),
     "dtype of records": npz_parts(("a.npy", npy(np.zeros(1, "f4,f4")))),
     "dtype of strings": npz_parts(("a.npy", npy(np.zeros(1, "U4")))),
-    "dtype complex": npz_parts(("a.npy", npy(np.zeros(1, complex)))),
+    "dtype of 16 bytes": npz_parts(("a.npy", header((1,), "'<f16'", bytes(16)))),
     "dtype of void of size 0": npz_parts(("a.npy", header((HUGE,), "'|V0'"))),
     "too many dimensions": npz_parts(("a.npy", header((1,) * 65, more=b"12345678"))),
     "no array": npz_parts(("a.txt", b"hello")),
-    "torch's file": npz_parts(("archive/data.pkl", b"\x80\2}."), ("archive/data/0", b"1234")),
+    "bools of 2": npz_parts(("a.npy", header((4,), "'|b1'", b"\0\1\2\1"))),
     "lzma": npz_parts(("a.npy", npy(np.zeros(9))), compression=zipfile.ZIP_LZMA),
     "description alone": npz_parts(("npbn.json", b"{}")),
     "description of nonsense": npz_parts(("npbn.json", b"[" * 100_000)),
+    "description that grows": npz_parts(
+        ("npbn.json", b"[" + b"[]," * 5_000_000 + b"0]"), compression=zipfile.ZIP_DEFLATED
+    ),
+    "description with integer keys that collide": lambda path: described(path, COLLIDING),
+    "description with a set that collides": lambda path: described(
+        path, {"set": [key for key, _ in COLLIDING["items"]]}
+    ),
 }
 TENSORS = {
     "header beyond the file": tensors({}, length=2**62),
@@ -66,6 +86,8 @@ TENSORS = {
     "header of UTF-16": tensors("{}".encode("utf-16")),
     "metadata of no strings": tensors({"__metadata__": {"a": 1}}),
     "metadata of no dict": tensors({"__metadata__": []}),
+    "metadata that are null": tensors({"__metadata__": None}),
+    "a key of 1 MB": tensors({"a" * 1_000_000: entry("F8_E4M3", (4,))}, b"1234"),
     "shape beyond the file": tensors({"a": entry(shape=(HUGE,), offsets=(0, 4 * HUGE))}),
     "shape beyond its data": tensors({"a": entry(shape=(HUGE,))}, b"1234"),
     "shape short of its data": tensors({"a": entry(offsets=(0, 8))}, b"12345678"),

@@ -299,14 +299,11 @@ def with_attribute():
         (lambda: torch.ones(2, dtype=torch.complex64).conj().imag, ["negated", "resolve_neg()"]),
         (with_attribute, ["_rebuild_from_type_v2", "attributes"]),
         (lambda: torch.ones(2).untyped_storage(), ["_Storage as a value"]),
-        (lambda: torch.float32, ["torch.float32 as a value"]),
-        (lambda: torch.device("cpu"), ["torch.device", "str(device)"]),
-        (lambda: np.float64(1.5), ["numpy", "value.item()"]),
-        (lambda: np.ones(2), ["numpy", "torch.from_numpy"]),
-        (lambda: {1, 2}, ["set"]),
+        (lambda: np.array([None]), ["dtype 'O8'", "expected numbers"]),
+        (lambda: np.ones(2, "f4,f4"), ["dtype 'V8'", "expected numbers"]),
+        (lambda: np.random.default_rng(0), ["numpy", "torch.from_numpy"]),
         (lambda: 1j, ["complex"]),
-        (lambda: collections.Counter("a"), ["collections.Counter"]),
-        (lambda: Net(2, 2), ["Net'", "torch.save(net.state_dict(), path)"]),
+        (lambda: Net(2, 2), ["Net'", "torch.save(net.state_dict(), new_path)"]),
         (lambda: torch.nn.ReLU(), ["torch.nn.modules.activation.ReLU", "net.state_dict()"]),
     ],
 )
@@ -318,7 +315,5 @@ def test_refused_by_name(path, make, words):
 
 @pytest.mark.filterwarnings("ignore")
 def test_other_formats_of_torch(path):
-    torch.save({"w": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
-    assert "from before 1.6; convert it with torch: torch.save(torch.load(" in refusal(path)
     torch.jit.script(torch.nn.ReLU()).save(path)
     assert "TorchScript" in refusal(path)

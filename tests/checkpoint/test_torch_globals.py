@@ -89,7 +89,7 @@ def test_names_are_looked_up_whole(path, module, attribute):
 
 
 def test_a_module_is_told_from_a_function(path):
-    advice = "torch.save(net.state_dict(), path)"
+    advice = "torch.save(net.state_dict(), new_path)"
     assert advice in damage(path, name("__main__", "Net") + b")\x81")
     assert advice in damage(path, name("torch.nn.modules.linear", "Linear"))
     assert advice not in damage(path, name("posix", "system"))
@@ -100,7 +100,6 @@ def test_a_module_is_told_from_a_function(path):
 @pytest.mark.parametrize(
     ("operation", "named"),
     [
-        (name("collections", "OrderedDict") + b")\x81", "NEWOBJ"),
         (name("collections", "OrderedDict") + b")}\x92", "NEWOBJ_EX"),
         (b"(" + name("collections", "OrderedDict") + b"o", "OBJ"),
         (b"(i" + b"os\nsystem\n", "INST"),
@@ -117,7 +116,6 @@ def test_a_module_is_told_from_a_function(path):
         (b"N0", "POP"),
         (b"N2", "DUP"),
         (b"(1", "POP_MARK"),
-        (b"\x8f", "EMPTY_SET"),
         (b"(\x91", "FROZENSET"),
         (b"\x96\xff\xff\xff\xff\xff\xff\xff\x7f", "BYTEARRAY8"),
         (b"\x97", "NEXT_BUFFER"),

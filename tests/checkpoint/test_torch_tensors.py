@@ -149,7 +149,7 @@ def test_functions_of_wrong_arguments(path):
     as_value(path, call(utils("_rebuild_parameter"), tensor(), b"N", b"}"))
     as_value(path, call(utils("_rebuild_parameter"), tensor(), b"\x88", b"}K\1Ns"))
     as_value(path, call(name("torch", "Size"), integers(1, -1)))
-    assert "OrderedDict is called" in as_value(path, call(name("collections", "OrderedDict"), b"]"))
+    assert "OrderedDict is called" in as_value(path, call(name("collections", "OrderedDict"), b"N"))
 
 
 def test_booleans_of_other_bytes(path):

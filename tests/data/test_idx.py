@@ -2,6 +2,8 @@
 
 import contextlib
 import gzip
+import os
+import stat
 import struct
 import tracemalloc
 import zlib
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from npbn.checkpoint import atomic
 from npbn.data import read_idx, write_idx
 from npbn.errors import DataError
 
@@ -263,6 +266,43 @@ def test_dimension_beyond_32_bits_writes_nothing(tmp_path):
     with pytest.raises(DataError, match="4294967296"):
         write_idx(tmp_path / "f", np.zeros((2**32, 0), np.uint8))
     assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("name", ["f", "f.gz"])
+@pytest.mark.parametrize("size", [3, 10**6])
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, name, size):
+    """Half a file was left in the place of a whole one."""
+    path, replace = tmp_path / name, atomic.replace
+    write_idx(path, np.arange(3, dtype=np.uint8))
+
+    def full(name, write):
+        """Make the temporary file a link to the device that is always full."""
+
+        def linked(temporary):
+            os.unlink(temporary)
+            os.symlink("/dev/full", temporary)
+            write(temporary)
+
+        replace(name, linked)
+
+    monkeypatch.setattr(atomic, "replace", full)
+    noise = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    with pytest.raises(DataError, match=r"cannot write .*space"):
+        write_idx(path, noise)
+    assert read_idx(path).tolist() == [0, 1, 2]
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_what_is_replaced_keeps_its_permissions_and_links(tmp_path):
+    path, link = tmp_path / "f", tmp_path / "link"
+    write_idx(path, np.zeros(1, np.uint8))
+    path.chmod(0o600)
+    link.symlink_to(path)
+    write_idx(link, np.ones(1, np.uint8))
+    assert link.is_symlink()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert read_idx(path).tolist() == [1]
 
 
 def test_unwritable_place(tmp_path):

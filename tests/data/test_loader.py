@@ -177,3 +177,11 @@ def test_rng_must_be_a_generator(rng):
 def test_data_set_must_be_one(dataset):
     with pytest.raises(TypeError, match="must be an ArrayDataset"):
         DataLoader(dataset)
+
+
+def test_repr_shows_shapes_dtypes_and_options():
+    dataset = ArrayDataset(np.zeros((3, 2), "f4"), np.zeros(3, "i8"))
+    assert repr(dataset) == "ArrayDataset((3, 2) float32, (3,) int64)"
+    loader = DataLoader(dataset, 2, shuffle=True, drop_last=True)
+    options = "batch_size=2, shuffle=True, drop_last=True"
+    assert repr(loader) == f"DataLoader({dataset!r}, {options})"

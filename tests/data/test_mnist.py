@@ -79,6 +79,51 @@ def test_shapes_and_dtypes(tmp_path, size):
     np.testing.assert_array_equal(flat.images, square.images.reshape(4, -1))
 
 
+# Other names
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("train", [True, False])
+def test_a_dot_for_a_hyphen(tmp_path, train, suffix):
+    """Some copies are called train-images.idx3-ubyte."""
+    start = "train" if train else "t10k"
+    images, labels = write_set(tmp_path, start, suffix=suffix)
+    for path in list(tmp_path.iterdir()):
+        path.rename(tmp_path / path.name.replace("-idx", ".idx"))
+    found = MNIST(tmp_path, train)
+    np.testing.assert_array_equal(found.labels, labels)
+    assert found.images.shape == (len(images), 784)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_qmnist(tmp_path, train):
+    """Its labels are eight numbers an image, of which the first is the class."""
+    part, rng = "train" if train else "test", np.random.default_rng(0)
+    labels = rng.integers(0, 10, (4, 8), np.int32)
+    write_idx(tmp_path / f"qmnist-{part}-images-idx3-ubyte.gz", np.ones((4, 28, 28), np.uint8))
+    write_idx(tmp_path / f"qmnist-{part}-labels-idx2-int.gz", labels)
+    found = MNIST(tmp_path, train)
+    np.testing.assert_array_equal(found.labels, labels[:, 0])
+    assert found.labels.dtype == np.int64
+    for wrong in (labels[:, :7], labels[:, 0], labels.astype(np.float32)):
+        write_idx(tmp_path / f"qmnist-{part}-labels-idx2-int.gz", wrong)
+        with pytest.raises(DataError, match=rf"must be int32 of shape \(N, 8\).*{wrong.dtype}"):
+            MNIST(tmp_path, train)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_emnist_has_several_splits_in_one_folder(tmp_path, train):
+    part = "train" if train else "test"
+    for n, split in enumerate(("letters", "digits"), 3):
+        write_set(tmp_path, f"emnist-{split}-{part}", n=n, suffix=".gz")
+    assert len(MNIST(tmp_path, train, split="letters")) == 3
+    assert len(MNIST(tmp_path, train, split="digits")) == 4
+    with pytest.raises(DataError, match=rf"emnist-balanced-{part}-images-idx3-ubyte"):
+        MNIST(tmp_path, train, split="balanced")
+    with pytest.raises(DataError, match=r"looked for .*split= for EMNIST"):
+        MNIST(tmp_path, train)
+
+
 # What is refused
 
 

@@ -21,6 +21,8 @@ from npbn.distributed import (
 )
 from npbn.errors import ConfigError
 
+CONV = npbn.Conv2d(3, 2, 3)
+
 
 class Clipping(npbn.BatchNorm1d):
     def _apply(self, x, predict):
@@ -61,7 +63,7 @@ def test_a_subclass_that_computes_something_else_is_refused(kind, size):
         first = npbn.BatchNorm1d(1)
         net = npbn.Sequential(a=first, b=npbn.Sequential(c=kind(1)))
         with pytest.raises(
-            ConfigError, match=rf"b\.c: expected .* BatchNorm does.*{kind.__name__}"
+            ConfigError, match=rf"b\.c: expected .* BatchNorm\dd does.*{kind.__name__}"
         ):
             convert_sync_batch_norm(net, comm)
         assert net[0] is first
@@ -139,6 +141,15 @@ def test_what_ranks_trained_goes_on_in_one_process_folded_and_described(rng):
         return comm.messages[-1].what
 
     assert run(2, program) == ["SyncBatchNorm(2) forward"] * 2
+
+
+def test_folding_names_the_way_back():
+    for kind, before in ((npbn.BatchNorm1d, npbn.Linear(3, 2)), (npbn.BatchNorm2d, CONV)):
+        net = npbn.Sequential(before, kind(2))
+        convert_sync_batch_norm(net, Alone())
+        with pytest.raises(ConfigError, match=r"npbn\.distributed\.revert_sync_batch_norm\(net\)"):
+            npbn.fold_batch_norm(net)
+        assert len(npbn.fold_batch_norm(revert_sync_batch_norm(net))) == 1
 
 
 def test_a_layer_made_as_synchronised_has_to_say_what_it_is():

@@ -69,6 +69,17 @@ def test_it_is_compiled_once_and_kept_beside_the_package(installed):
     assert {path: path.stat().st_mtime_ns for path in compiled_files(installed)} == kept
 
 
+def test_what_is_kept_is_not_used_when_a_file_that_it_calls_has_changed(installed):
+    run(STEP, installed)
+    matrix = installed / "npbn" / "engines" / "numba_" / "matrix.py"
+    text = matrix.read_text()
+    changed = text.replace("* scale[c] + shift[c]", "* scale[c] + 9 + shift[c]")
+    assert changed != text
+    matrix.write_text(changed)
+    with starting(STEP, installed) as process:
+        assert "AssertionError" in process.wait(1).err
+
+
 def test_processes_that_compile_side_by_side_into_one_folder_do_not_trip_over_one_another(
     installed,
 ):

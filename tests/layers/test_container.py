@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+from collections import OrderedDict
 from itertools import pairwise
 
 import hypothesis.strategies as st
@@ -209,6 +210,121 @@ def test_append_adds_at_the_end_and_returns_the_network():
     assert net.append(first).append(second) is net
     assert list(net) == [first, second]
     assert list(net.state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+
+
+def test_extend_adds_several_at_the_end_and_returns_the_network():
+    first, second, third = linears(2, 3, 4, 5)
+    net = npbn.Sequential(first)
+    assert net.extend(iter([second, third])) is net
+    assert list(net) == [first, second, third]
+    assert [name for name, _ in net.named_children()] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("make", [npbn.Sequential, lambda *layers: npbn.ModuleList(layers)])
+def test_extend_refuses_all_if_it_refuses_one(make):
+    net = make(npbn.ReLU())
+    for layers, error in [([npbn.ReLU(), 3], TypeError), (5, TypeError)]:
+        with pytest.raises(error):
+            net.extend(layers)
+        assert len(net) == 1
+    taken = npbn.Sequential({"2": npbn.ReLU()})
+    with pytest.raises(KeyError, match="'2' is taken"):
+        taken.extend([npbn.ReLU(), npbn.ReLU()])
+    assert len(taken) == 1
+
+
+@pytest.mark.parametrize("index", [0, 1, -1, -2])
+def test_an_item_is_replaced_in_its_place_and_under_its_name(index):
+    def replaced(library):
+        net = library.Sequential(OrderedDict(fc=library.Linear(2, 3), act=library.ReLU()))
+        net[index] = library.Sigmoid()
+        return repr(net)
+
+    assert replaced(npbn) == replaced(nn)
+
+
+def test_assignment_refuses_what_is_no_layer_or_no_place_and_changes_nothing():
+    net = npbn.Sequential(npbn.ReLU())
+    for index, layer, error in [(0, 3, TypeError), (1, npbn.ReLU(), IndexError)]:
+        with pytest.raises(error):
+            net[index] = layer
+    assert repr(net) == "Sequential(\n  (0): ReLU()\n)"
+
+
+class Block:
+    """A block as a torch user writes it first: forward and backward, without _apply."""
+
+    def forward(self, x):
+        return self.fc(x)
+
+    def backward(self, grad_output, input_grad=True):
+        return self.fc.backward(grad_output, input_grad)
+
+
+@pytest.mark.parametrize("kind", [npbn.Module, npbn.Linear])
+@pytest.mark.parametrize("methods", [("forward", "backward"), ("backward",), ("forward",)])
+def test_a_layer_with_forward_or_backward_of_its_own_is_refused_with_what_to_write(kind, methods):
+    own = {name: vars(Block)[name] for name in methods}
+    block = type("Block", (kind,), own)(*(2, 2) if kind is npbn.Linear else ())
+    net = npbn.Sequential(npbn.ReLU())
+    for add in (npbn.Sequential, net.append, lambda layer: net.__setitem__(0, layer)):
+        with pytest.raises(TypeError, match=rf"a {methods[0]} of its own; .* _apply\(x, predict\)"):
+            add(block)
+    assert repr(net) == "Sequential(\n  (0): ReLU()\n)"
+
+
+# -- ModuleList -----------------------------------------------------------------------------
+
+
+class Stack(npbn.Module):
+    """Runs the modules of a list, one after another."""
+
+    def __init__(self, blocks):
+        self.blocks = npbn.ModuleList(blocks)
+
+    def _apply(self, x, predict):
+        caches = []
+        for block in self.blocks:
+            x, cache = block._apply(x, predict)
+            caches.append(cache)
+        return x, caches
+
+    def _backward(self, grad_output, cache, input_grad):
+        for block, inner in zip(reversed(list(self.blocks)), reversed(cache), strict=True):
+            grad_output = block._backward(grad_output, inner, True)
+        return grad_output
+
+
+@given(rngs(), st.integers(0, 4))
+def test_the_modules_of_a_list_are_registered_and_learn(rng, count):
+    layers = [layer for _ in range(count) for layer in (npbn.Linear(3, 3), npbn.BatchNorm1d(3))]
+    stack, twin = Stack(layers).double(), npbn.Sequential(*copy.deepcopy(layers)).double()
+    expected = [f"blocks.{key}" for key in twin.state_dict()]
+    assert list(stack.state_dict()) == expected
+    x, grad = rng.normal(size=(2, 5, 3))
+    np.testing.assert_array_equal(stack(x), twin(x))
+    np.testing.assert_array_equal(stack.backward(grad), twin.backward(grad))
+    for mine, its in zip(stack.parameters(), twin.parameters(), strict=True):
+        np.testing.assert_array_equal(mine.grad, its.grad)
+
+
+def test_a_module_list_is_torchs():
+    def made(library):
+        modules = library.ModuleList(library.Linear(n, 2) for n in (1, 2, 3))
+        modules.append(library.ReLU()).extend([library.Sigmoid()])
+        modules[1] = library.Identity()
+        parts = [modules, modules[1:], modules[::2], modules[-1], library.ModuleList()]
+        names = list(modules.state_dict()), list(modules[2:].state_dict())
+        return [repr(part) for part in parts], len(modules), names, modules[0] in modules
+
+    assert made(npbn) == made(nn)
+
+
+def test_a_module_list_refuses_what_is_no_module_and_a_call():
+    with pytest.raises(TypeError, match="ModuleList: expected a Module as layer '1', got 3"):
+        npbn.ModuleList([npbn.ReLU(), 3])
+    with pytest.raises(TypeError, match="ModuleList: expected its modules to be called"):
+        npbn.ModuleList([npbn.ReLU()])(np.zeros(2))
 
 
 @pytest.mark.parametrize("name", ["", ".", "a.b", "training", "forward", "append", "_apply"])

@@ -93,6 +93,13 @@ def test_repr_is_torchs():
     assert repr(npbn.MSELoss()) == repr(torch.nn.MSELoss())
 
 
+def test_repr_shows_what_is_not_the_default():
+    loss = npbn.CrossEntropyLoss([1.0, 2.0], 3, "sum", 0.25)
+    expected = "weight=array([1., 2.]), ignore_index=3, reduction='sum', label_smoothing=0.25"
+    assert repr(loss) == f"CrossEntropyLoss({expected})"
+    assert repr(npbn.MSELoss("none")) == "MSELoss(reduction='none')"
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("which", [0, 1])
 def test_writing_over_loss_or_input_after_the_call_changes_no_gradient(which, reduction):

@@ -294,7 +294,7 @@ def annotated(library, *layers):
         "batch_norm_without_bias": lambda library: library.BatchNorm1d(3, bias=False),
         "batch_norm_not_affine": lambda library: library.BatchNorm1d(3, affine=False),
         "flatten": lambda library: library.Flatten(0, 1),
-        "cross_entropy": lambda library: library.CrossEntropyLoss(reduction="sum"),
+        "cross_entropy": lambda library: library.CrossEntropyLoss(),
         "mse": lambda library: library.MSELoss(),
         "empty": lambda library: library.Sequential(),
         "odd": odd_network,

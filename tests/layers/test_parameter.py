@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from helpers import assert_same_bits
 
 import npbn
@@ -67,3 +68,8 @@ def test_a_gradient_that_would_broadcast_is_not_added():
     with pytest.raises(ShapeError, match=r"expected shape \(2, 3\), got \(3,\)"):
         parameter.accumulate(np.ones(3))
     np.testing.assert_array_equal(parameter.grad, 5.0)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 4), (2, 3, 4)])
+def test_numel_is_torchs(shape):
+    assert npbn.Parameter(np.zeros(shape)).numel() == torch.zeros(shape).numel()

@@ -206,7 +206,6 @@ WRONG = {
     "a ragged list": [[1.0], [1.0, 2.0]],
     "an object": object(),
     "a tensor that needs a gradient": torch.zeros(2, requires_grad=True),
-    "a bfloat16 tensor": torch.zeros(2, dtype=torch.bfloat16),
 }
 
 
@@ -249,7 +248,6 @@ def test_one_error_names_every_key_that_does_not_fit_and_nothing_changes(
         np.array(["a", "b", "c"]),
         np.array([1j, 2j, 3j]),
         np.array(["2020-01-01"] * 3, "datetime64[D]"),
-        torch.zeros(3, dtype=torch.bfloat16),
         torch.zeros(3, requires_grad=True),
         torch.zeros(3, device="meta"),
     ],

@@ -109,7 +109,6 @@ NO_NUMBERS = (StateDictError, TypeError, ValueError)
         "a buffer of no parameter": (with_buffer(7, np.ones(2)), StateDictError),
         "a buffer of objects": (with_buffer(0, np.array([None, None])), NO_NUMBERS),
         "a buffer of strings": (with_buffer(0, np.array(["a", "b"])), NO_NUMBERS),
-        "a bfloat16 buffer": (with_buffer(0, torch.ones(2, dtype=torch.bfloat16)), NO_NUMBERS),
         "a negative rate": (with_options(lr=-1), ValueError),
         "nesterov without momentum": (with_options(nesterov=True), ValueError),
     }.values(),

@@ -38,9 +38,9 @@ IN_EITHER_WAY = {
 IN_SEVERAL_PASSES = {
     "loader in a later pass": (Stop, lambda: Passes([X, X], [X, stop]), ""),
     "shape in a later pass": (ShapeError, lambda: Passes([X], [X, X[:, :2]]), "BatchNorm1d(3)"),
-    "iterator": (DataError, lambda: iter([X, X]), "an iterator has one only"),
-    "generator": (DataError, lambda: (x for x in [X, X]), "3 passes, one for every BatchNorm"),
-    "last pass": (DataError, lambda: Passes([X], [X], []), "got none in number 3"),
+    "iterator": (DataError, lambda: iter([X, X]), "an iterator gives its data only once"),
+    "generator": (DataError, lambda: (x for x in [X, X]), "3 passes, one for each BatchNorm"),
+    "last pass": (DataError, lambda: Passes([X], [X], []), "got none in pass 3"),
 }
 FAILURES = [
     *((failure, average) for failure in IN_EITHER_WAY for average in (False, True)),
@@ -68,6 +68,6 @@ def test_the_kind_of_average_is_named():
 def test_the_variance_of_one_value_is_none():
     norm = fill(BatchNorm1d(3).double(), np.random.default_rng(0))
     before = everything(norm)
-    with pytest.raises(BatchSizeError, match="more than 1 value per channel to measure, got 1"):
+    with pytest.raises(BatchSizeError, match="more than 1 value per channel, got 1"):
         update_batch_norm(norm, [X[:0], X[:1]])
     assert everything(norm) == before

@@ -1,6 +1,6 @@
-"""The compiled engine (``pip install npbn[fast]``): chosen, never automatic.
+"""The compiled engine (``pip install npbn[fast]``), used only if it is chosen.
 
-What it does not define is the NumPy engine's.
+A function that it does not define is the NumPy engine's.
 """
 
 from typing import Any

@@ -40,5 +40,5 @@ def _backward(grad, x, first, last, grad_input):
     grad, x, grad_input = grad[first:last], x[first:last], grad_input[first:last]
     zero = x.dtype.type(0)
     for i in range(len(x)):
-        g = grad[i]  # read in any case: a vector's worth at once
+        g = grad[i]  # outside the condition, so that it is vectorised
         grad_input[i] = zero if x[i] <= 0 else g

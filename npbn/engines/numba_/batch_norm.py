@@ -1,10 +1,10 @@
-"""BatchNorm's four passes, compiled; what they compute, :mod:`npbn.engines.numpy_.batch_norm` says.
+"""BatchNorm's four passes, compiled; :mod:`npbn.engines.numpy_.batch_norm` documents them.
 
-A float32 number is read, worked on in float64 registers, and rounded once when it is written.
-There is one set of loops for matrices, :mod:`npbn.engines.numba_.matrix`, and one for more axes,
-:mod:`npbn.engines.numba_.positions`. A pass inside of a compiled function becomes the loops for the
-arrays that it gets, or for the range of their channels that is a thread's: channels are
-independent, so that the bits do not depend on the number of threads.
+float32 numbers are read, computed with in float64, and rounded once when they are written. There
+are loops for matrices, :mod:`npbn.engines.numba_.matrix`, and loops for more axes,
+:mod:`npbn.engines.numba_.positions`. A pass inside a compiled function is replaced by the loops
+for its arrays, or for a thread's range of channels. Channels are independent: results are the
+same, bit for bit, for any number of threads.
 """
 
 from types import ModuleType
@@ -17,11 +17,11 @@ from npbn.engines import passes
 from npbn.engines.numba_ import matrix, positions
 from npbn.engines.numba_.compiling import compiled
 
-# Of vectors cut by channels, a compiler does not know that they are contiguous: they are copied.
+# Slices of vectors by channels are copied, since the compiler does not know them as contiguous.
 
 
 def _kind(array) -> tuple[bool, ModuleType]:
-    """Return whether a type is that of a range of channels, and the loops for it."""
+    """Return whether a type is a range of channels, and the module with the loops for it."""
     part = isinstance(array, BaseTuple)
     return part, matrix if (array[0] if part else array).ndim == 2 else positions
 
@@ -60,7 +60,7 @@ def _affine(x, mean, rest, scale, shift, out):
     affine = loops.affine
     if part:
         return lambda x, mean, rest, scale, shift, out: affine(
-            x.whole, mean.copy(), scale, _without(rest, shift, scale), x.first, out.whole
+            x.whole, mean.copy(), scale.copy(), _without(rest, shift, scale), x.first, out.whole
         )
     return lambda x, mean, rest, scale, shift, out: affine(
         x, mean, scale, _without(rest, shift, scale), 0, out
@@ -90,7 +90,14 @@ def _combine(grad, x, mean, rest, a, b, c, out):
     combine = loops.combine
     if part:
         return lambda grad, x, mean, rest, a, b, c, out: combine(
-            grad.whole, x.whole, mean.copy(), a.copy(), b, _without(rest, c, b), x.first, out.whole
+            grad.whole,
+            x.whole,
+            mean.copy(),
+            a.copy(),
+            b.copy(),
+            _without(rest, c, b),
+            x.first,
+            out.whole,
         )
     return lambda grad, x, mean, rest, a, b, c, out: combine(
         grad, x, mean, a, b, _without(rest, c, b), 0, out

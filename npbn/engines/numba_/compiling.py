@@ -1,27 +1,41 @@
-"""How functions are compiled: once, kept on disk where that is possible, without the GIL."""
+"""How functions are compiled: without the GIL, and stored on disk where that is possible."""
 
+import hashlib
 from collections.abc import Callable
-from typing import TypeVar
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numba
 
-F = TypeVar("F", bound=Callable)
+F = TypeVar("F", bound=Callable[..., Any])
 
-# A product and a sum may be rounded once (fused multiply-add): not for anything that assumes away
-# NaN or infinity.
+# A product and a sum may be rounded once (fused multiply-add). NaN and infinities are respected.
 CONTRACT = frozenset({"contract"})
-# Sums in any order besides, for the vector units: only where float64 adds up what is computed by
-# functions without it.
+# Sums may also be taken in any order, for vectorisation: only for sums in float64 of terms that are
+# computed by functions without this option.
 REASSOCIATE = CONTRACT | {"reassoc"}
 
 
 def compiled(function: F, fastmath: frozenset[str] = CONTRACT) -> F:
-    """Compile a function for each combination of dtypes, when it is first called with them."""
-    options = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
+    """Compile a function for each combination of dtypes, at the first call with it."""
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
     try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # there is no folder to keep it in that can be written to
-        return numba.njit(**options)(function)
+        kept: Any = numba.njit(cache=True, **options)(function)
+        # numba compares the file that a function is in. What it calls stands in others, and has
+        # been compiled into it.
+        kept._cache._cache_file._source_stamp = _sources()
+    except (RuntimeError, AttributeError):  # no folder that can be written to, or another numba
+        return cast(F, numba.njit(**options)(function))
+    return cast(F, kept)
+
+
+@lru_cache
+def _sources() -> str:
+    """Return a digest of all that is compiled: the engines, and the mathematics that uses them."""
+    package = Path(__file__).parents[2]
+    files = [file for part in ("engines", "functional") for file in (package / part).rglob("*.py")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
 
 
 def any_order(function: F) -> F:

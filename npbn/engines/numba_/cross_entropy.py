@@ -1,4 +1,4 @@
-"""Softmax cross-entropy, compiled; what it computes, the NumPy engine says."""
+"""Softmax cross-entropy, compiled; the NumPy engine documents it."""
 
 import numpy as np
 
@@ -33,9 +33,8 @@ def cross_entropy_backward(
     grad: np.ndarray,
 ) -> None:
     """Write the gradient of Σ factor · losses with respect to the logits into `grad`."""
-    arguments = factor, target, ignore_index, class_weight, label_smoothing
-    # In rows: the NumPy engine's are columns.
-    arguments = *arguments, term_weight, np.ascontiguousarray(probabilities)
+    by_rows = np.ascontiguousarray(probabilities)  # the NumPy engine returns them by columns
+    arguments = factor, target, ignore_index, class_weight, label_smoothing, term_weight, by_rows
     _over_terms(_backward, grad, len(target), arguments, (grad,))
 
 
@@ -86,7 +85,7 @@ def _forward(
 def _softmax(row, probabilities):
     """Write the softmax of a row; return its largest value, in float64, and log Σ exp after it."""
     largest = np.float64(row[0])
-    for c in range(len(row)):  # NaN need not be found: the sum is NaN anyway
+    for c in range(len(row)):  # with a NaN the sum is NaN in any case
         if row[c] > largest:
             largest = np.float64(row[c])
     total = 0.0

@@ -1,4 +1,4 @@
-"""Elementwise loops: over arrays as vectors, in the order in which they lie in memory."""
+"""Elementwise loops over arrays as vectors, in the order of their elements in memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +11,8 @@ from npbn.engines.numba_.ranges import large, over_ranges
 def flat(*arrays: np.ndarray) -> list[np.ndarray] | None:
     """Return the arrays as vectors of corresponding elements, views of the same memory.
 
-    None if there are none that a loop is compiled for: they have to be float32 or float64 of one
-    dtype, C- or Fortran-contiguous with the same strides, aligned, and writeable.
+    None if no loop is compiled for them: they have to be float32 or float64 of one dtype, C- or
+    Fortran-contiguous with the same strides, aligned, and writeable.
     """
     first = arrays[0]
     dtype, strides = first.dtype, first.strides
@@ -26,7 +26,7 @@ def flat(*arrays: np.ndarray) -> list[np.ndarray] | None:
 
 
 def over_elements(
-    loops: Callable, arguments: tuple[Any, ...], results: tuple[np.ndarray, ...]
+    loops: Callable[..., Any], arguments: tuple[Any, ...], results: tuple[np.ndarray, ...]
 ) -> None:
     """Call ``loops(*arguments, first, last, *results)``, in threads for large results."""
     count = len(results[0])

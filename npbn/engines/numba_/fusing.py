@@ -6,16 +6,16 @@ from typing import Any
 
 from numba.extending import overload
 
-from npbn.engines.numba_ import batch_norm  # noqa: F401  the passes inside of compiled functions
+from npbn.engines.numba_ import batch_norm  # noqa: F401  defines the passes for the compiler
 from npbn.engines.numba_.compiling import compiled
 from npbn.engines.numba_.ranges import channel_ranges, large
 from npbn.engines.threads import share
 
 
-def run(function: Callable, *arguments: Any) -> Any:
-    """Return ``function(*arguments)``, compiled as a whole; large arrays by several threads.
+def run(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return ``function(*arguments)``, compiled as a whole, in several threads for large arrays.
 
-    With threads it returns what the first of them does: results are written into arguments.
+    With several threads it returns the result of the first: results are written into arguments.
     """
     if large(arguments[0]) and arguments[0].ndim > 1:
         return share(_compiled(function), channel_ranges(arguments))[0]
@@ -23,9 +23,10 @@ def run(function: Callable, *arguments: Any) -> Any:
 
 
 @lru_cache
-def _compiled(function: Callable) -> Callable:
+def _compiled(function: Any) -> Callable[..., Any]:
     for name in function.__code__.co_names:
         callee = function.__globals__.get(name)
-        if hasattr(callee, "fused"):  # is compiled with it
+        if hasattr(callee, "fused"):  # it is compiled too
             overload(callee, strict=False)(lambda *_, inner=callee.fused: inner)
-    return compiled(function)
+    whole: Callable[..., Any] = compiled(function)
+    return whole

@@ -1,8 +1,8 @@
-"""BatchNorm's four passes over a matrix (N, C), for as many channels from `first` on as `mean` has.
+"""BatchNorm's four passes over a matrix (N, C), for the len(mean) channels from `first` on.
 
-Channels are innermost: every row goes past (C,) vectors, which stay in the first-level cache. The
-rows are not cut into narrower pieces, which memory would be slower to bring: of (4096, 1024) the
-moments take 1.07 ms, in pieces of 256 channels 1.88 (Zen 2).
+Channels are innermost: the (C,) vectors stay in the first-level cache. Rows are not cut into
+shorter pieces, which are read from memory more slowly: the moments of (4096, 1024) take 1.07 ms,
+in pieces of 256 channels 1.88 ms (Zen 2).
 """
 
 import numpy as np
@@ -10,10 +10,10 @@ import numpy as np
 from npbn.engines.numba_.compiling import compiled
 from npbn.engines.numba_.totals import add_in_pairs, finish, make_finite
 
-# Rows whose sum is taken in order; such sums are added in pairs.
+# Rows that are summed one after the other; these sums are added in pairs.
 ROWS = 256
-# Elementwise passes take strips of rows from the last to the first: they find in the cache what the
-# pass before has read last.
+# Elementwise passes take strips of rows from the last to the first: the last rows of the pass
+# before are in the cache.
 STRIP = 64
 
 
@@ -43,7 +43,7 @@ def moments(x, first, mean, rest, m2):
 
 @compiled
 def _deviation_sums(x, rows, first, shift, sums, squares):
-    """Four rows at a time, since the sums have to be loaded and stored for each."""
+    """Add the deviations of four rows at a time: each addition loads and stores the sums."""
     last = first + len(shift)
     whole = rows[1] - (rows[1] - rows[0]) % 4
     for i in range(rows[0], whole, 4):

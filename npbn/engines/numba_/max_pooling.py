@@ -1,10 +1,10 @@
-"""Max pooling, compiled; what it computes, :mod:`npbn.engines.numpy_.max_pooling` says.
+"""Max pooling, compiled; :mod:`npbn.engines.numpy_.max_pooling` documents it.
 
-Images are copied with their padding, and split: what lies at multiples of the stride from one
-another, along both axes, is together. Each tap of all windows of several images is then one piece
-of memory, which the vector units take: the maxima of (64, 16, 28, 28), kernel 2, are found in 0.83
-ms and their gradient in 1.4, window by window in 3.0 and 6.4 (Zen 2). Threads take ranges of
-images.
+Images are copied with their padding and split into parts: pixels whose distance along both axes is
+a multiple of the stride are in the same part. A tap of all windows of several images is then
+contiguous in memory, and its loop is vectorised: the maxima of (64, 16, 28, 28), kernel 2, take
+0.83 ms and their gradient 1.4 ms; window by window they take 3.0 and 6.4 ms (Zen 2). Threads take
+ranges of images.
 """
 
 import numpy as np
@@ -14,8 +14,9 @@ from npbn.engines.numba_.padding import inside, seen
 from npbn.engines.numba_.ranges import large, over_ranges
 from npbn.engines.windows import Windows
 
-# Of images that are worked on at once, in the second-level cache: with 2,048 the maxima of (64, 32,
-# 14, 14), kernel 2, and their gradient take 0.49 and 0.80 ms, with 16,384 0.41 and 0.71 (Zen 2).
+# Pixels of the images in one group, which is in the second-level cache: the maxima of (64, 32, 14,
+# 14), kernel 2, and their gradient take 0.49 and 0.80 ms with 2,048, 0.41 and 0.71 with 16,384
+# (Zen 2).
 PIXELS = 16384
 
 
@@ -36,7 +37,7 @@ def max_pool_backward(
 
 
 def _over_images(loops, x, arguments, result):
-    # Windows are plain tuples here: a call with a NamedTuple takes 10 µs, with a tuple 5.
+    # Windows are passed as tuples: a call with a NamedTuple takes 10 µs, with a tuple 5.
     if large(x):
         over_ranges(loops, len(x), arguments, (result,))
     else:
@@ -111,7 +112,7 @@ def _split(images, rows, columns, parts):
 
 @compiled
 def _every(axis, k):
-    """Return of part k where the input begins in it, from where on it is, and how much of it."""
+    """Return the start of the input in part k, its first position there, and its length."""
     start, skipped, length = inside(axis)
     begin = (k - start) % axis.stride
     count = (length - begin + axis.stride - 1) // axis.stride
@@ -120,7 +121,7 @@ def _every(axis, k):
 
 @compiled
 def _tap(parts, rows, columns, i, j):
-    """Return what tap (i, j) of all windows sees; between two rows, more than that."""
+    """Return the pixels under tap (i, j) of all windows, with others between two rows."""
     y, x = i * rows.dilation, j * columns.dilation
     part = parts[y % rows.stride, x % columns.stride].reshape(-1)
     return part[y // rows.stride * parts.shape[4] + x // columns.stride :]
@@ -134,8 +135,7 @@ def _take_larger(values, maxima):
 
 @compiled
 def _take_where_larger(values, tap, maxima, where):
-    # No choice between a number and what is in its place: that would be compiled to masked stores,
-    # which take 20 times as long.
+    # Written so that it is not compiled to masked stores, which take 20 times as long.
     for k in range(len(values)):
         value, maximum = values[k], maxima[k]
         larger = (value > maximum) | (value != value)  # or NaN
@@ -161,5 +161,5 @@ def _give(grad, where, offsets, rows, columns, grad_x):
 
 @compiled
 def _first_inside(axis, start):
-    """Return how far from its first tap a window has one that is not before the input."""
+    """Return the distance from a window's first tap to the first that is not before the input."""
     return max(-(start // axis.dilation), 0) * axis.dilation

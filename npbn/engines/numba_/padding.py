@@ -1,4 +1,4 @@
-"""Where the windows along an axis lie."""
+"""Positions of the windows along an axis."""
 
 from npbn.engines import windows
 from npbn.engines.numba_.compiling import compiled
@@ -8,12 +8,12 @@ tap = compiled(windows.inside)
 
 @compiled
 def seen(axis):
-    """Return how many positions the windows see, from the first one's first tap on."""
+    """Return the number of positions from the first tap of the first window to the last tap."""
     return (axis.count - 1) * axis.stride + axis.dilation * (axis.kernel - 1) + 1
 
 
 @compiled
 def inside(axis):
-    """Return where the input begins in what is seen, from where on it is, and how much of it."""
+    """Return the offset of the input in these positions, its first index, and its length."""
     start, skipped = max(axis.before, 0), max(-axis.before, 0)
     return start, skipped, max(min(seen(axis) - start, axis.size - skipped), 0)

@@ -1,8 +1,8 @@
-"""The patches of images, compiled; what they are, :mod:`npbn.engines.numpy_.patches` says.
+"""The patches of images, compiled; :mod:`npbn.engines.numpy_.patches` documents them.
 
-All that a column of taps sees of one channel of one sample is put together first, with its
-padding: what each tap of that column sees are rows of it, at stride 1 one piece of memory. Threads
-take ranges of channels.
+The pixels under a column of taps are first collected, with padding, for one channel of one sample.
+The pixels under each tap of that column are rows of them, which are contiguous with stride 1.
+Threads take ranges of channels.
 """
 
 import numpy as np
@@ -23,12 +23,12 @@ def gather(x: np.ndarray, rows: Windows, columns: Windows) -> np.ndarray:
 
 
 def scatter(patches: np.ndarray, rows: Windows, columns: Windows, x: np.ndarray) -> None:
-    """Add patches to the images `x`, in place, each number where :func:`gather` takes it from."""
+    """Add patches to the images `x`, in place, each number where :func:`gather` reads it."""
     _over_channels(_scatter, (x, tuple(rows), tuple(columns)), patches)
 
 
 def _over_channels(loops, arguments, patches):
-    # Windows are plain tuples here: a call with a NamedTuple takes 10 µs, with a tuple 5.
+    # Windows are passed as tuples: a call with a NamedTuple takes 10 µs, with a tuple 5.
     flat = patches.reshape(*patches.shape[:4], -1)
     if large(patches):
         over_ranges(loops, len(patches), arguments, (flat,))
@@ -82,7 +82,7 @@ def _scatter(x, rows, columns, first, last, patches):
 
 @compiled
 def _pieces(rows, width):
-    """Return in how many pieces of memory what a tap sees lies, and their length."""
+    """Return the number of contiguous pieces of the pixels under a tap, and their length."""
     return (1, rows.count * width) if rows.stride == 1 else (rows.count, width)
 
 

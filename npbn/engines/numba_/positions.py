@@ -1,6 +1,6 @@
-"""BatchNorm's four passes over (N, C, P), for as many channels from `first` on as `mean` has.
+"""BatchNorm's four passes over (N, C, P), for the len(mean) channels from `first` on.
 
-Positions are innermost: what belongs to the channel stays in registers.
+Positions are innermost: the numbers of a channel stay in registers.
 """
 
 import numpy as np
@@ -8,15 +8,15 @@ import numpy as np
 from npbn.engines.numba_.compiling import any_order, compiled
 from npbn.engines.numba_.totals import add_in_pairs, finish, make_finite
 
-# Positions that are summed at once, as many side by side as the vector units take, and the sums
-# that are taken in order; those are added in pairs.
+# PIECE positions are summed in any order, which is vectorised. The sums of PIECES pieces are added
+# one after the other, and the results in pairs.
 PIECE = 4096
 PIECES = 256
 
 
 @compiled
 def _deviation(x, mean):
-    # In a function of its own: here nothing may be reassociated.
+    # A function of its own, in which nothing is reassociated.
     return x - mean
 
 
@@ -42,7 +42,7 @@ def _gradient_sums(grad, x, mean):
 
 @compiled
 def _blocks(x):
-    """Return how many sums there are to add in pairs."""
+    """Return the number of sums that are added in pairs."""
     samples, _, positions = x.shape
     pieces = samples * ((positions + PIECE - 1) // PIECE)
     return (pieces + PIECES - 1) // PIECES

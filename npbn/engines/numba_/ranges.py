@@ -1,4 +1,4 @@
-"""Threads: each takes a range of a large array, of its channels say."""
+"""Threads: each takes a range of a large array, for instance of its channels."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -8,12 +8,12 @@ import numpy as np
 
 from npbn.engines.threads import get_num_threads, share
 
-# Arrays of so many bytes are worth several threads.
+# Arrays of this size, in bytes, or larger are worked on by several threads.
 LARGE = 512 * 1024
 
 
 class Channels(NamedTuple):
-    """Some channels of an array (N, C) or (N, C, P)."""
+    """A range of channels of an array (N, C) or (N, C, P)."""
 
     whole: np.ndarray
     first: int
@@ -21,24 +21,27 @@ class Channels(NamedTuple):
 
 
 def large(x: np.ndarray) -> bool:
-    """Return whether the work on `x` is shared out among several threads."""
+    """Return whether several threads work on `x`."""
     return x.nbytes >= LARGE and get_num_threads() > 1
 
 
 def over_ranges(
-    loops: Callable, count: int, arguments: tuple[Any, ...], results: tuple[np.ndarray, ...]
+    loops: Callable[..., Any],
+    count: int,
+    arguments: tuple[Any, ...],
+    results: tuple[np.ndarray, ...],
 ) -> None:
-    """Call ``loops(*arguments, first, last, *results)`` for as many ranges as there are threads."""
+    """Call ``loops(*arguments, first, last, *results)`` for a range of `count` in each thread."""
     ranges = min(get_num_threads(), count)
     cuts = [count * i // ranges for i in range(ranges + 1)]
     share(loops, [(*arguments, *cuts[i : i + 2], *results) for i in range(ranges)])
 
 
 def channel_ranges(arguments: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    """Cut arguments by channels, for as many threads as there are.
+    """Cut arguments by channels into a part for each thread.
 
-    Arrays with as many samples as the first become :class:`Channels`; vectors, whose last axis is
-    C, are cut; anything else stays.
+    Arrays of the shape of the first become :class:`Channels`; others, whose last axis is C, are
+    cut; what is no array is passed as it is.
     """
     shape = arguments[0].shape
     channels = shape[1]

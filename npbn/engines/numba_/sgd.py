@@ -1,4 +1,4 @@
-"""The update of SGD, compiled: memory is passed once."""
+"""The update of SGD, compiled: each array is read and written once."""
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def sgd(
 
 @compiled
 def _decayed(value, grad, weight_decay, sign):
-    # Without decay the value is left out: 0 times infinity would be NaN.
+    # Without decay `value` is not used: 0 times infinity would be NaN.
     return sign * grad + weight_decay * value if weight_decay != 0 else sign * grad
 
 

@@ -1,4 +1,4 @@
-"""What both layouts do with the sums of blocks."""
+"""Sums of blocks, combined in the same way for both layouts."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def add_in_pairs(parts):
 
 @compiled
 def make_finite(shift):
-    """Replace what cannot be subtracted: ∞ − ∞ would be NaN, where the mean is ∞."""
+    """Replace infinities and NaN by 0: ∞ − ∞ would be NaN, where the mean is ∞."""
     for c in range(len(shift)):
         if not np.isfinite(shift[c]):
             shift[c] = 0.0
@@ -32,5 +32,5 @@ def finish(count, shift, sums, squares, mean, rest, m2):
         offset = sums[c] / count
         mean[c] = shift[c] + offset
         rest[c] = (shift[c] - mean[c]) + offset if np.isfinite(mean[c]) else 0.0
-        about_mean = squares[c] - sums[c] * offset
-        m2[c] = 0.0 if about_mean < 0.0 else about_mean
+        around_mean = squares[c] - sums[c] * offset
+        m2[c] = 0.0 if around_mean < 0.0 else around_mean

@@ -1,4 +1,4 @@
-"""The default engine: NumPy and nothing else. It defines every function that an engine has."""
+"""The default engine, in NumPy: it defines every function of an engine."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +31,6 @@ __all__ = [
 
 
 @np.errstate(all="ignore")
-def run(function: Callable, *arguments: Any) -> Any:
-    """Return ``function(*arguments)``, of a function that an engine may compile."""
+def run(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return ``function(*arguments)``; another engine compiles the function."""
     return function(*arguments)

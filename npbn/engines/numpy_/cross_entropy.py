@@ -1,6 +1,6 @@
 """Softmax cross-entropy over logits (N, C, P): C classes, and M = N · P terms in all.
 
-Logits are C-contiguous, float32 or float64. What lies in between is float64.
+Logits are C-contiguous, float32 or float64. Intermediate results are float64.
 The caller ignores floating-point errors.
 """
 
@@ -33,8 +33,8 @@ def cross_entropy_forward(
     term_weight : ndarray, shape (M,), float64
         class_weight[target], 0 where the target is ignored.
     probabilities : ndarray, shape (M, C), float64
-        softmax of the logits. In memory the terms are columns: long loops, where rows of C
-        classes would be short ones.
+        softmax of the logits. In memory the terms are columns, so that loops are long; with rows
+        they would have the length C.
     total_weight : float
         Σ term_weight.
     """
@@ -54,7 +54,7 @@ def cross_entropy_forward(
     if label_smoothing:
         uniform = class_weight @ (log_total - shifted) / classes
         losses = (1 - label_smoothing) * losses + label_smoothing * uniform
-    losses[~counted] = 0.0  # also where an ignored term is NaN or infinite
+    losses[~counted] = 0.0  # ignored terms that are NaN or infinite too
     sums = float(np.add.reduce(losses)), float(np.add.reduce(term_weight))
     return losses, sums[0], term_weight, (exponentials / total).T, sums[1]
 
@@ -71,8 +71,8 @@ def cross_entropy_backward(
 ) -> None:
     """Write the gradient of Σ factor · losses with respect to the logits into `grad`, (N, C, P).
 
-    `factor`, float64, has shape (M,), or (1,) if it is the same for all terms; the others are as
-    :func:`cross_entropy_forward` took or returned them.
+    `factor`, float64, has shape (M,), or (1,) if it is the same for all terms; the other arguments
+    are those of :func:`cross_entropy_forward` and its results.
     """
     samples, classes, positions = grad.shape
     counted = target != ignore_index

@@ -1,8 +1,8 @@
-"""The patches of images that a sliding kernel sees, side by side, and what is added back to them.
+"""The patches of images under a sliding kernel, and the sum of patches over images.
 
-Images are (N, C, H, W), C-contiguous, float32 or float64; patches (C, kh, kw, N, rows, columns):
-as a matrix, a row for each tap of a kernel and a column for each of its positions. Outside an
-image is 0.
+Images are (N, C, H, W), C-contiguous, float32 or float64. Patches are (C, kh, kw, N, rows,
+columns): as a matrix, a row for each tap of a kernel and a column for each of its positions.
+Pixels outside an image are 0.
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ def gather(x: np.ndarray, rows: Windows, columns: Windows) -> np.ndarray:
 
 
 def scatter(patches: np.ndarray, rows: Windows, columns: Windows, x: np.ndarray) -> None:
-    """Add patches to the images `x`, in place, each number where :func:`gather` takes it from."""
+    """Add patches to the images `x`, in place, each number where :func:`gather` reads it."""
     images = x.swapaxes(0, 1)
     for i, j in np.ndindex(rows.kernel, columns.kernel):
         (top, down), (left, across) = rows.tap(i), columns.tap(j)

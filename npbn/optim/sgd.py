@@ -9,12 +9,11 @@ from npbn.engines import current
 from npbn.errors import StateDictError
 from npbn.layers.parameter import Parameter
 from npbn.layers.state import numbers
+from npbn.optim.options import check_options, saved_groups, saved_options, shown
 
 __all__ = ["SGD"]
 
-# What torch's state of SGD has always had, and that of no other of its optimizers; 'maximize' came
-# later.
-OPTIONS = ("lr", "momentum", "dampening", "weight_decay", "nesterov")
+Options = tuple[float, float, float, float, bool, bool]  # of one step, in the order of the engine's
 
 
 class SGD:
@@ -32,28 +31,42 @@ class SGD:
     Parameters
     ----------
     params : iterable of Parameter, of (name, Parameter), or of dicts
-        A dict is a parameter group: key ``params``, and options that differ from the
-        defaults given here.
-    lr, momentum, dampening, weight_decay : float
-    nesterov, maximize : bool
+        A dict is a parameter group: key ``params``, and the options that differ from those given
+        here.
+    lr : float
+        Learning rate, at least 0.
+    momentum : float
+        At least 0; 0 keeps no buffer b.
+    dampening : float
+        The gradient enters the buffer with the factor 1 − dampening.
+    weight_decay : float
+        At least 0.
+    nesterov : bool
+        Whether to use Nesterov's momentum.
+    maximize : bool
+        Whether to add lr times the gradient in place of subtracting it.
 
     Attributes
     ----------
     param_groups : list of dict
         Options may be changed between steps: ``optimizer.param_groups[0]["lr"] = 0.001``.
     state : dict
-        Parameter to ``{"momentum_buffer": ndarray}``.
+        From Parameter to ``{"momentum_buffer": ndarray}``.
+    defaults : dict
+        The options given here.
 
     Raises
     ------
     ValueError
-        On a negative rate, no parameters, one parameter twice, or nesterov without momentum
-        or with dampening.
+        On an option that is out of range or no number, no parameters, one parameter twice, or
+        nesterov without momentum or with dampening.
+    TypeError
+        On `params` that hold anything but Parameters.
 
     Notes
     -----
-    Error bound of a step: 6 eps · (|p| + lr · (|g| + weight_decay |p| + 2 momentum |b|)), the
-    magnitudes that are summed into a number, each of which passes at most 12 roundings.
+    Error bound of a step: 6 eps · (|p| + lr · (|g| + weight_decay |p| + 2 momentum |b|)). These are
+    the terms of the sum, each of which is rounded at most 12 times.
 
     Examples
     --------
@@ -86,10 +99,10 @@ class SGD:
             "nesterov": nesterov,
             "maximize": maximize,
         }
-        _check_options(self.defaults)
+        check_options(self.defaults)
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Parameter, dict[str, np.ndarray]] = {}
-        given = [params] if isinstance(params, Parameter) else list(params)
+        given: list[Any] = _listed(params)
         if not given:
             raise ValueError("SGD: expected at least one parameter, got an empty list")
         groups = given if isinstance(given[0], Mapping) else [{"params": given}]
@@ -97,15 +110,27 @@ class SGD:
             self.add_param_group(group)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
-        """Add a dict of ``params`` and the options that differ from the defaults."""
+        """Add a group of parameters with options of its own.
+
+        Parameters
+        ----------
+        group : mapping
+            Key ``params``, and the options that differ from `defaults`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As the class; nothing has been changed then.
+        """
+        if not isinstance(group, Mapping):
+            raise TypeError(f"SGD: expected a dict as group, got {type(group).__name__}")
         unknown = group.keys() - self.defaults.keys() - {"params"}
         if unknown or "params" not in group:
             raise ValueError(
                 f"SGD: expected a group with 'params' and options of {sorted(self.defaults)}, "
                 f"got {sorted(group)}"
             )
-        params = group["params"]
-        params = [params] if isinstance(params, Parameter) else list(params)
+        params = _listed(group["params"])
         params = [p[1] if isinstance(p, tuple) and len(p) == 2 else p for p in params]
         for parameter in params:
             if not isinstance(parameter, Parameter):
@@ -114,28 +139,43 @@ class SGD:
         if len({id(p) for p in everything}) != len(everything):
             raise ValueError("SGD: expected every parameter once, got one of them twice")
         options = {**self.defaults, **group, "params": params}
-        _check_options(options)
+        check_options(options)
         self.param_groups.append(options)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients, the next ones are new arrays; or set those there are to zeros."""
+        """Remove the gradients of all parameters.
+
+        Parameters
+        ----------
+        set_to_none : bool
+            False replaces them with new arrays of zeros: a step then still applies momentum and
+            weight decay.
+        """
         for group in self.param_groups:
             for parameter in group["params"]:
                 parameter.zero_grad(set_to_none)
 
     @np.errstate(all="ignore")
     def step(self) -> None:
-        """Update, in place, every parameter that has a gradient."""
+        """Update, in place, every parameter that has a gradient.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is read-only; nothing has been changed then.
+        """
         update = current().sgd
         for parameter, options in self._changing():
             self._update(update, parameter, options)
 
-    def _changing(self) -> list[tuple[Parameter, tuple]]:
-        """Return what a step changes, and the options; what is wrong is seen before it does."""
+    def _changing(self) -> list[tuple[Parameter, Options]]:
+        """Return the parameters to update, with their options; raise before one is changed."""
         changing = []
         for group in self.param_groups:
             rates = [float(group[name]) for name in ("lr", "momentum", "dampening", "weight_decay")]
-            options = *rates, bool(group["nesterov"]), bool(group["maximize"])
+            lr, momentum, dampening, weight_decay = rates
+            nesterov, maximize = bool(group["nesterov"]), bool(group["maximize"])
+            options = lr, momentum, dampening, weight_decay, nesterov, maximize
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
@@ -147,7 +187,7 @@ class SGD:
                 changing.append((parameter, options))
         return changing
 
-    def _update(self, update: Callable, parameter: Parameter, options: tuple) -> None:
+    def _update(self, update: Callable[..., None], parameter: Parameter, options: Options) -> None:
         values, grad = parameter.data, parameter.grad
         parameter.changed()
         lr, momentum, dampening, *others = options
@@ -162,7 +202,14 @@ class SGD:
         update(values, grad, buffer, lr, momentum, dampening, *others)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return copies of state and options in torch's form, the parameters by number."""
+        """Return copies of state and options in torch's form.
+
+        Returns
+        -------
+        dict
+            ``state``, from the number of a parameter to its buffers, and ``param_groups``, with
+            the numbers of their parameters as ``params``.
+        """
         numbers = self._numbers()
         return {
             "state": {
@@ -177,25 +224,32 @@ class SGD:
 
     @np.errstate(all="ignore")
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over state and options; options unknown here (torch has more) are left out.
+        """Load state and options.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            As :meth:`state_dict` or torch's SGD returns it; other options of torch's are left out.
 
         Raises
         ------
         StateDictError
-            If it is no state of SGD (Adam's, say), or groups, their sizes or the shapes of the
-            buffers differ; nothing has been changed then.
+            If it is not a state of SGD (but Adam's, for instance), or groups, their sizes or the
+            shapes of the buffers differ; nothing has been changed then.
         """
         try:
             state, groups = self._read(state_dict)
         except ValueError as error:
             raise StateDictError(f"SGD.load_state_dict: {error}") from error
         for group in groups:
-            _check_options(group)
+            check_options(group)
         self.state, self.param_groups = state, groups
 
-    def _read(self, state_dict: Mapping[str, Any]) -> tuple[dict, list[dict[str, Any]]]:
+    def _read(
+        self, state_dict: Mapping[str, Any]
+    ) -> tuple[dict[Parameter, dict[str, np.ndarray]], list[dict[str, Any]]]:
         """Return state and groups from a state_dict, or raise ValueError."""
-        groups = _groups(state_dict)
+        groups = saved_groups(state_dict)
         expected = [len(group["params"]) for group in self.param_groups]
         came = [len(group["params"]) for group in groups]
         if came != expected:
@@ -211,7 +265,7 @@ class SGD:
             if not isinstance(saved, Mapping) or saved.keys() - {"momentum_buffer"}:
                 raise ValueError(
                     f"expected the state of SGD, a 'momentum_buffer', got for parameter {number} "
-                    f"{_shown(saved)}"
+                    f"{shown(saved)}"
                 )
             if saved.get("momentum_buffer") is None:  # torch's before the first step
                 continue
@@ -223,7 +277,7 @@ class SGD:
             state[parameter] = {"momentum_buffer": np.empty_like(parameter.data)}
             state[parameter]["momentum_buffer"][...] = buffer
         mine = self.param_groups
-        return state, [{**m, **_options(saved)} for m, saved in zip(mine, groups, strict=True)]
+        return state, [{**m, **saved_options(saved)} for m, saved in zip(mine, groups, strict=True)]
 
     def _numbers(self) -> dict[Parameter, int]:
         params = (p for group in self.param_groups for p in group["params"])
@@ -237,51 +291,10 @@ class SGD:
         return "\n".join([*lines, ")"])
 
 
-def _check_options(options: Mapping[str, Any]) -> None:
-    for name in ("lr", "momentum", "weight_decay"):
-        if not options[name] >= 0:
-            raise ValueError(f"SGD: expected {name} >= 0, got {options[name]}")
-    if options["nesterov"] and (options["momentum"] <= 0 or options["dampening"] != 0):
-        raise ValueError(
-            "SGD: nesterov needs momentum > 0 and dampening 0, got momentum "
-            f"{options['momentum']} and dampening {options['dampening']}"
-        )
-
-
-def _groups(state_dict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the groups of a state_dict of SGD, or raise ValueError."""
-    if not (isinstance(state_dict, Mapping) and {"state", "param_groups"} <= state_dict.keys()):
-        raise ValueError(f"expected 'state' and 'param_groups', got {_shown(state_dict)}")
-    state, groups = state_dict["state"], state_dict["param_groups"]
-    if not isinstance(state, Mapping) or not isinstance(groups, list | tuple):
-        raise ValueError(
-            f"expected a dict as 'state' and a list as 'param_groups', got {_shown(state)} and "
-            f"{_shown(groups)}"
-        )
-    for group in groups:
-        if not isinstance(group, Mapping) or not {"params", *OPTIONS} <= group.keys():
-            raise ValueError(f"expected groups with the options of SGD, got {_shown(group)}")
-        params = group["params"]
-        if not isinstance(params, list | tuple) or not all(
-            isinstance(number, int | np.integer) for number in params
-        ):
-            raise ValueError(f"expected 'params' as a list of numbers, got {_shown(params)}")
-    return list(groups)
-
-
-def _options(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a group, numbers all, or raise ValueError."""
-    options = {name: group[name] for name in (*OPTIONS, "maximize") if name in group}
-    for name, value in options.items():
-        try:
-            options[name] = value if isinstance(value, bool) else float(value)  # a tensor, say
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"expected a number as {name}, got {_shown(value)}") from error
-    return options
-
-
-def _shown(value: Any) -> str:
-    """Return what came, in short: the keys of a dict, or the type."""
-    if isinstance(value, Mapping):
-        return f"a dict of {sorted(map(repr, value))[:9]}"
-    return type(value).__name__
+def _listed(params: Any) -> list[Any]:
+    """Return parameters, or a single one, as a list."""
+    if isinstance(params, Parameter):
+        return [params]
+    if not isinstance(params, Iterable):
+        raise TypeError(f"SGD: expected an iterable of Parameters, got {type(params).__name__}")
+    return list(params)

@@ -1,0 +1,66 @@
+"""The state within what a training program saved: ``{"state_dict": {"module.fc.weight": ...}}``."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from npbn.errors import CheckpointError
+from npbn.quoting import printable, quoted
+
+_DEEPEST = 3  # mappings in mappings that are looked into for a state
+
+
+def part(state: Mapping[Any, Any], key: str) -> Mapping[Any, Any]:
+    """Return the mapping under a key, or below several with dots between them.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none; the message names what there is.
+    """
+    found: Any = state.get(key)
+    if found is None:
+        first, _, rest = key.partition(".")
+        if rest and isinstance(state.get(first), Mapping):
+            return part(state[first], rest)
+        raise CheckpointError(f"there is no {quoted(key)} in it, {contents(state)}")
+    if not isinstance(found, Mapping):
+        raise CheckpointError(f"expected a mapping as {quoted(key)}, got {described(found)}")
+    return found
+
+
+def stripped(state: Mapping[Any, Any], prefix: str) -> dict[Any, Any]:
+    """Return the state with a prefix taken from the keys, which all have to begin with it."""
+    others = [key for key in state if not str(key).startswith(prefix)]
+    if others:
+        raise CheckpointError(f"the key {quoted(others[0])} does not begin with {quoted(prefix)}")
+    return {str(key).removeprefix(prefix): value for key, value in state.items()}
+
+
+def states_within(state: Mapping[Any, Any], path: str = "", depth: int = 1) -> Iterator[str]:
+    """Yield the dotted keys of the mappings below this one that hold arrays alone."""
+    for name, value in state.items():
+        if isinstance(value, Mapping) and value:
+            if all(isinstance(array, np.ndarray) for array in value.values()):
+                yield f"{path}{name}"
+            elif depth < _DEEPEST:
+                yield from states_within(value, f"{path}{name}.", depth + 1)
+
+
+def contents(state: Mapping[Any, Any]) -> str:
+    """Say in a few words what is in a mapping."""
+    first = [f"{printable(str(key))}: {described(value)}" for key, value in list(state.items())[:8]]
+    return f"only {', '.join(first)}{', ...' * (len(state) > 8)}" if first else "it is empty"
+
+
+def described(value: Any) -> str:
+    """Say in a few words what a value is."""
+    match value:
+        case np.ndarray():
+            return f"an array {value.dtype} {value.shape}"
+        case Mapping():
+            return f"a mapping of {len(value)}"
+        case list() | tuple() | set():
+            return f"a {type(value).__name__} of {len(value)}"
+    return quoted(value)

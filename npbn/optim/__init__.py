@@ -1,0 +1,5 @@
+"""Optimizers, with torch's update rules."""
+
+from npbn.optim.sgd import SGD
+
+__all__ = ["SGD"]
