@@ -45,12 +45,12 @@ from npbn.optim import SGD
 from npbn.population import update_batch_norm
 from npbn.rebuilding import from_state_dict
 from npbn.training import Evaluation, evaluate, train_epoch, train_step
+from npbn.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from npbn import distributed as distributed
     from npbn import testing as testing
 
-__version__ = "0.1.0"
 
 __all__ = [
     "CNN",

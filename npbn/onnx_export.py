@@ -28,6 +28,7 @@ from npbn.layers import (
 )
 from npbn.layers.batch_norm import BatchNorm
 from npbn.layers.plain import computes, float_dtypes
+from npbn.version import __version__
 
 if TYPE_CHECKING:
     import onnx
@@ -113,8 +114,6 @@ class _Graph:
 def _model(net: Module, input_shape: Sequence[int] | None) -> onnx.ModelProto:
     from onnx import helper
 
-    from npbn.checkpoint.description import version
-
     steps = list(_steps(net, ""))
     shape = _input_shape(steps) if input_shape is None else list(input_shape)
     dtype = _dtype(net)
@@ -133,7 +132,7 @@ def _model(net: Module, input_shape: Sequence[int] | None) -> onnx.ModelProto:
         opset_imports=[helper.make_opsetid("", CEIL_OPSET if ceil else OPSET)],
         ir_version=CEIL_IR_VERSION if ceil else IR_VERSION,
         producer_name="npbn",
-        producer_version=version(),
+        producer_version=__version__,
     )
     return model
 

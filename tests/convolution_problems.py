@@ -7,7 +7,7 @@ from helpers import LAYOUTS, array, rngs, tensor
 from hypothesis import strategies as st
 
 from npbn.functional import conv2d_backward, conv2d_forward
-from npbn.functional.convolution import check_conv2d, check_options
+from npbn.functional.convolution_checks import check_conv2d, check_options
 
 EPS = np.finfo(np.float64).eps
 NAMES = "output", "grad_input", "grad_weight", "grad_bias"

@@ -19,12 +19,19 @@ FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.r
 PARTS = {Path(file).parts[0].removesuffix(".py") for file in FILES}
 
 # What a part may import of npbn, beside itself; "npbn" is the package from outside.
-PLAIN = {"arguments", "errors", "arrays", "quoting"}  # which know of nothing else in npbn
+PLAIN = {
+    "arguments",
+    "arrays",
+    "errors",
+    "quoting",
+    "version",
+}  # which know of nothing else in npbn
 LAYERS = {*PLAIN, "rng", "functional", "layers"}  # which know no engine
 MAY_IMPORT = {
     "arguments": set(),
     "errors": set(),
     "arrays": set(),
+    "version": set(),
     "quoting": set(),
     "rng": set(),
     "engines": {"errors"},

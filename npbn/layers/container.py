@@ -134,7 +134,7 @@ class Sequential(Container):
         return self._layers()[index]
 
     def _check_input(self, x: ArrayLike) -> None:
-        """Refuse, in a subclass, an input of which a layer would complain in terms of its own."""
+        """Raise for an input that the network does not take; for subclasses."""
 
     def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, tuple[Any, ...]]:
         self._check_input(x)
@@ -146,7 +146,7 @@ class Sequential(Container):
 
     def _backward(self, grad_output: np.ndarray, cache: Any, input_grad: bool) -> np.ndarray | None:
         layers = self._layers()
-        # Without a gradient of the input nobody needs one in front of the first parameter.
+        # Without a gradient of the input, none is needed before the first layer with parameters.
         first = 0 if input_grad else _first_with_parameters(layers)
         grad: np.ndarray | None = grad_output
         for i in range(len(layers) - 1, first - 1, -1):
@@ -195,7 +195,7 @@ class ModuleList(Container):
     def __getitem__(self, index: slice) -> "ModuleList": ...
 
     def __getitem__(self, index: int | slice) -> Any:
-        """Return a module, or for a slice a ModuleList of the same modules, numbered anew."""
+        """Return a module, or for a slice a ModuleList of the same modules, numbered from 0."""
         layers = self._layers()[index]
         return ModuleList(layers) if isinstance(layers, list) else layers
 

@@ -156,7 +156,7 @@ class TestRefusedContent:
 
     def test_truncated_header(self, tmp_path, pack):
         message = refusal(tmp_path / "f", pack(header(1, 2, 3)[:-3]))
-        assert "promises 3 dimensions in 12 bytes" in message
+        assert "says 3 dimensions in 12 bytes" in message
         assert "after 9" in message
 
     def test_truncated_data(self, tmp_path, pack):
