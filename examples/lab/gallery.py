@@ -13,7 +13,7 @@ import matplotlib
 from examples.lab import drawing
 from examples.lab.drawing import Rendered
 from examples.lab.results import Results
-from npbn.checkpoint.atomic import replace
+from npbn.io.atomic import replace
 
 
 def read(folder: Path, name: str, results: Results) -> list[Rendered] | None:

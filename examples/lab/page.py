@@ -7,7 +7,7 @@ from pathlib import Path
 from examples.lab.drawing import Rendered
 from examples.lab.experiment import experiment
 from examples.lab.results import Results
-from npbn.checkpoint.atomic import replace
+from npbn.io.atomic import replace
 
 TEMPLATE = Path(__file__).with_name("page.html")
 CLASS = {"supported": "yes", "not supported": "no", "mixed": "mixed"}
