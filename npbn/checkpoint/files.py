@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from npbn.errors import CheckpointError, ConfigError
+from npbn.io import atomic
 
 # Everything else is imported in functions: zipfile, json and others would slow down `import npbn`.
 
@@ -100,7 +101,6 @@ def save(
     if file_format is None:
         raise CheckpointError(f"{path}: expected a name that ends in .npz or .safetensors")
     from npbn.checkpoint import description, tree
-    from npbn.io import atomic
 
     if metadata is None:
         metadata = getattr(state, "metadata", {})

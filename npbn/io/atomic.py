@@ -49,9 +49,7 @@ def _replace(path: str, write: Callable[[str], None]) -> None:
             os.unlink(temporary)
         raise
     if os.name == "posix":
-        with contextlib.suppress(
-            OSError
-        ):  # some network file systems do not support it for folders
+        with contextlib.suppress(OSError):  # not on every network file system
             _sync(folder, os.O_RDONLY)
 
 
