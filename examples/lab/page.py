@@ -37,7 +37,7 @@ def _section(name: str, results: Results, pictures: list[Rendered], badge: str, 
         f'<li class="{"yes" if held else "no"}">{escape(part)}: {"seen" if held else "not seen"}'
         for part, held in verdict.parts.items()
     )
-    _, *idea = about.__doc__.strip().split("\n\n")
+    idea = about.IDEA.strip().split("\n\n")
     command = " ".join(["python -m examples.lab", name, flags]).strip()
     made_with = ", ".join(f"{key} {value}" for key, value in results.made_with.items())
     return f"""

@@ -32,6 +32,11 @@ class Checkpoint(dict[Any, Any]):
     metadata : dict
         As given to :func:`save`, with ``npbn_version`` and ``format`` added. Of a file of another
         program, its own metadata, or empty.
+
+    Examples
+    --------
+    >>> Checkpoint({"epoch": 3}, {"title": "a run"}).metadata
+    {'title': 'a run'}
     """
 
     def __init__(self, state: Any = (), metadata: Mapping[str, Any] | None = None) -> None:
@@ -163,6 +168,15 @@ def load(
 
     Examples
     --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "state.npz")
+    ...     save({"epoch": 3, "weight": np.ones(2)}, path)
+    ...     state = load(path)
+    >>> state["epoch"], state["weight"]
+    (3, array([1., 1.]))
+
     Files that torch wrote, read without torch::
 
         state = npbn.load("model.pt")

@@ -139,13 +139,13 @@ def _read_array(stream: BufferedIOBase, path: str | os.PathLike[str]) -> np.ndar
 
     shape = tuple(np.frombuffer(sizes, ">u4").tolist()) if ndim else ()
     dtype = _DTYPES[code]
-    promised = math.prod(shape) * dtype.itemsize
-    data = _read_up_to(stream, promised + 1)  # the one byte more shows whether the file ends there
-    if len(data) != promised:
-        held = f"only {len(data)}" if len(data) < promised else "more"
+    expected = math.prod(shape) * dtype.itemsize
+    data = _read_up_to(stream, expected + 1)  # one more, to see whether the file ends there
+    if len(data) != expected:
+        held = f"only {len(data)}" if len(data) < expected else "more"
         raise DataError(
             f"{path}: the header says {' x '.join(map(str, shape)) or 'one'} {dtype.name} "
-            f"values, {promised} bytes, the file holds {held}"
+            f"values, {expected} bytes, the file holds {held}"
         )
     try:
         array = np.ndarray(shape, dtype, buffer=data)

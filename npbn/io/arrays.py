@@ -17,6 +17,6 @@ def as_array(value: ArrayLike) -> np.ndarray:
         if str(getattr(tensor, "dtype", None)) == "torch.bfloat16":
             tensor = tensor.float()
         array = np.asarray(tensor)
-    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, or on a GPU
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors on a GPU
         raise ValueError(f"expected an array, got {type(value).__name__} ({error})") from error
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array

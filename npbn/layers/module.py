@@ -119,7 +119,7 @@ class Module(Stateful):
         return y
 
     def predict(self, x: ArrayLike) -> np.ndarray:
-        """Return the output as in eval mode, whatever the mode is, and keep nothing.
+        """Return the output as in eval mode, in either mode, and keep nothing for `backward`.
 
         May be called from several threads at once.
 
@@ -158,8 +158,8 @@ class Module(Stateful):
         Raises
         ------
         BackwardError
-            If there is no forward pass to go back through: none was run, or its backward pass
-            was. Or if parameters have changed since.
+            If no forward pass is pending: none was run since the latest `backward`. Or if
+            parameters have changed since.
         ShapeError, DtypeError
             If `grad_output` has another shape or dtype than the output. `backward` may be called
             again after this and after a change of parameters.

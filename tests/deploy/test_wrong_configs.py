@@ -28,7 +28,7 @@ WRONG = [
     ({"type": "Sequential", "layers": {"": LINEAR}}, "''"),
     ({"type": "Sequential", "layers": {"a.b": LINEAR}}, "'a.b'"),
     ({"type": "Sequential", "layers": {"training": LINEAR}}, "'training'"),
-    ({"type": "Sequential", "layers": {"0": LINEAR, 0: LINEAR}}, "0 is taken"),
+    ({"type": "Sequential", "layers": {"0": LINEAR, 0: LINEAR}}, "got 0"),
     ({"type": "Linear"}, "in_features"),
     ({"type": "Linear", "in_features": 2}, "out_features"),
     ({"type": "AdaptiveAvgPool2d"}, "output_size"),
