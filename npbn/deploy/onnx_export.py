@@ -12,6 +12,7 @@ import numpy as np
 from npbn.deploy.folding import fold_batch_norm
 from npbn.deploy.onnx_operators import Graph, add_layer
 from npbn.errors import ConfigError, NpbnError
+from npbn.io import atomic
 from npbn.layers import Conv2d, Dropout, Identity, Linear, Module, ReLU, Sequential, Sigmoid
 from npbn.layers.plain import computes, float_dtypes
 from npbn.version import __version__
@@ -76,7 +77,6 @@ def export_onnx(
         import onnx
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("export_onnx needs onnx: pip install 'npbn[onnx]'") from error
-    from npbn.io import atomic
 
     model = _model(fold_batch_norm(net) if fold else net, input_shape)
     if input_shape is not None:
