@@ -9,6 +9,7 @@ from benchmarks.harness import allowed_cpus
 
 # Modules of this package, each with run(out, quick, threads).
 PROGRAMS = ("batch_norm", "train_step", "inference", "conv", "scaling", "footprint", "accuracy")
+PROGRAMS += ("wild",)
 
 
 def main() -> None:

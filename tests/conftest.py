@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, settings
 
 import npbn
 
-pytest.register_assert_rewrite("helpers", "layer_contract", "contract_cases", "processes")
+pytest.register_assert_rewrite(
+    "helpers", "layer_contract", "contract_cases", "optim.runs", "processes"
+)
 
 # HYPOTHESIS_PROFILE=nightly pytest ...: how many examples, and whether the slow tests run. Nothing
 # else in the tests asks how thorough they are to be.

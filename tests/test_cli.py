@@ -57,7 +57,8 @@ def test_info_shows_every_array_and_the_metadata(suffix, net, tmp_path, capsys):
     path = tmp_path / f"net{suffix}"
     npbn.save(net, path, metadata={"epoch": 3})
     lines = run(capsys, "info", path)
-    for line, (key, array) in zip(lines, net.state_dict().items(), strict=False):
+    arrays = net.state_dict()
+    for line, (key, array) in zip(lines[: len(arrays)], arrays.items(), strict=True):
         assert line.split(maxsplit=2) == [key, str(array.dtype), str(array.shape)]
     assert "epoch: 3" in lines
     total = sum(array.size for array in net.state_dict().values())

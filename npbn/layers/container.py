@@ -42,9 +42,10 @@ class Container(Module):
     def _add(self, layers: Mapping[str, object]) -> None:
         for name, layer in layers.items():
             self._check(layer, f"layer {name!r}")
-            if not name or "." in name or hasattr(self, name):
+            if not isinstance(name, str) or not name or "." in name or hasattr(self, name):
                 raise KeyError(
-                    f"{type(self).__name__}: {name!r} is taken, or has a dot, or is empty"
+                    f"{type(self).__name__}: expected a name without a dot that is not taken, got "
+                    f"{name!r}"
                 )
         for name, layer in layers.items():
             setattr(self, name, layer)
