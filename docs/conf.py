@@ -49,6 +49,7 @@ html_title = f"npbn {release}"
 html_static_path = ["_static"]
 html_css_files = ["npbn.css"]
 html_math_renderer = "mathml"
+html_domain_indices = False
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {

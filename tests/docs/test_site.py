@@ -44,7 +44,8 @@ def site(tmp_path_factory):
 
 
 def pages(site):
-    return sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
+    found = (path.relative_to(site).as_posix() for path in site.rglob("*.html"))
+    return sorted(page for page in found if not page.startswith("_"))
 
 
 class Links(HTMLParser):
