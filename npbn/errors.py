@@ -39,7 +39,7 @@ class StateDictError(NpbnError, RuntimeError):
 
 
 class BackwardError(NpbnError, RuntimeError):
-    """``backward`` was called without a forward pass to go back through."""
+    """``backward`` was called without a pending forward pass."""
 
 
 class DataError(NpbnError, ValueError):

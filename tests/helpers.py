@@ -11,6 +11,8 @@ from fractions import Fraction
 import numpy as np
 from hypothesis import strategies as st
 
+from npbn.testing import numerical_gradient as numerical_gradient  # for the tests of layers
+
 # What npbn computes in, and what torch computes the reference in.
 DTYPE_PAIRS = [("float64", "float64"), ("float32", "float32"), ("float32", "float64")]
 SPECIALS = (np.nan, np.inf, -np.inf)
@@ -133,17 +135,6 @@ def assert_same_bits(actual, expected, what="result"):
 def quantum(dtype):
     """Return the smallest positive number of a float dtype, what underflow may lose."""
     return float(np.finfo(dtype).smallest_subnormal)
-
-
-def numerical_gradient(f, x, step):
-    """Return the central differences of the scalar function `f` at `x`, element by element."""
-    grad = np.empty(x.shape)
-    for index in np.ndindex(x.shape):
-        ahead, behind = x.copy(), x.copy()
-        ahead[index] += step
-        behind[index] -= step
-        grad[index] = (f(ahead) - f(behind)) / (ahead[index] - behind[index])
-    return grad
 
 
 # -- batch norm ---------------------------------------------------------------------------------

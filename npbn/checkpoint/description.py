@@ -1,7 +1,6 @@
 """What a checkpoint says about itself: one JSON text, with a checksum, beside the arrays."""
 
 import json
-import sys
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from npbn.checkpoint import tree
-from npbn.quoting import quoted
+from npbn.io.quoting import quoted
+from npbn.version import __version__
 
 FORMAT = 1  # one more whenever files are written that older versions would misread
 
@@ -23,7 +23,7 @@ def write(arrays: tree.Arrays, skeleton: Any, metadata: Mapping[str, Any]) -> st
         If JSON cannot hold the metadata.
     """
     body = {
-        "metadata": {**metadata, "npbn_version": version(), "format": FORMAT},
+        "metadata": {**metadata, "npbn_version": __version__, "format": FORMAT},
         "arrays": {name: _kind(array) for name, array in arrays.items()},
         "state": skeleton,
     }
@@ -53,7 +53,7 @@ def read(
     if metadata["format"] != FORMAT:
         raise ValueError(
             f"expected format {FORMAT}, got {quoted(metadata['format'])}, of npbn "
-            f"{quoted(metadata['npbn_version'])}; this is npbn {version()}"
+            f"{quoted(metadata['npbn_version'])}; this is npbn {__version__}"
         )
     for name in (*expected, *arrays):
         came = _kind(arrays[name]) if name in arrays else "nothing"
@@ -61,11 +61,6 @@ def read(
             made = expected.get(name, "nothing")
             raise ValueError(f"{quoted(name)}: expected {made!s:.100}, got {came}")
     return tree.rebuild(body["state"], {name: arrays[name] for name in expected}), metadata
-
-
-def version() -> str:
-    """Return npbn's, which is known when npbn is imported, not when this module is."""
-    return sys.modules["npbn"].__version__
 
 
 def _kind(array: np.ndarray) -> list[Any]:

@@ -16,7 +16,8 @@ import numpy as np
 
 from npbn.checkpoint.tree import Arrays
 from npbn.errors import CheckpointError
-from npbn.quoting import quoted
+from npbn.io.quoting import quoted
+from npbn.version import __version__
 
 _DTYPES = {
     "BOOL": "?",
@@ -45,14 +46,12 @@ def write(path: str, arrays: Arrays, description: str) -> None:
         raise CheckpointError(
             "saving to .safetensors needs a package: pip install 'npbn[checkpoints]'"
         ) from error
-    from npbn.checkpoint.description import version
-
     # The package takes an array's memory as it lies. And of its two functions, save_file would
     # write to a temporary file of its own, with permissions of its own.
     arrays = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
     if any(array.dtype == np.complex128 for array in arrays.values()):
         raise CheckpointError("the format .safetensors has no complex128; save to .npz")
-    data = save(arrays, dict(zip(_MINE, (description, version()), strict=True)))
+    data = save(arrays, dict(zip(_MINE, (description, __version__), strict=True)))
     with open(path, "wb") as file:
         file.write(data)
 

@@ -1,4 +1,4 @@
-"""The IDX file format, in which MNIST and its relatives are published.
+"""The IDX file format, in which MNIST and similar data sets are published.
 
 An IDX file is two zero bytes, one byte for the dtype, one for the number of dimensions, each
 dimension as a big-endian uint32, then the values in C order, big-endian. Source: Y. LeCun,
@@ -28,11 +28,11 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 20
 
 
-def read_idx(path: str | os.PathLike) -> np.ndarray:
+def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     """Read an array from an IDX file, plain or compressed with gzip.
 
-    Compression is recognised by the file's first bytes, whatever its name. Memory is taken for
-    the data that is there, never for what a header merely promises.
+    Compression is recognised by the first bytes of the file, not by its name. Memory is allocated
+    for the data in the file, not for the size in its header.
 
     Parameters
     ----------
@@ -42,14 +42,22 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     Returns
     -------
     ndarray
-        Of the file's shape and of dtype uint8, int8, int16, int32, float32 or float64; in native
+        With the file's shape, and of dtype uint8, int8, int16, int32, float32 or float64; in native
         byte order, C-contiguous and writable.
 
     Raises
     ------
     DataError
-        If the file cannot be opened or decompressed, is no IDX file, or holds less or more data
-        than its header promises.
+        If the file cannot be opened or decompressed, is no IDX file, or has less or more data than
+        its header says.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_idx(f"{folder}/labels.idx", np.array([5, 0, 4], np.uint8))
+    ...     read_idx(f"{folder}/labels.idx")
+    array([5, 0, 4], dtype=uint8)
     """
     try:
         with open(path, "rb") as file:
@@ -61,15 +69,15 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
         raise _cannot("read", path, error) from error
 
 
-def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
+def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
     """Write an array to an IDX file, compressed with gzip if the name ends in ``.gz``.
 
-    The compressed file records neither time nor name, so that equal arrays give equal files.
+    The compressed file has neither time nor name in it: equal arrays give equal files.
 
     Parameters
     ----------
     path : str or path-like
-        The file, which is replaced if it exists; as a whole, or not at all.
+        The file. An existing one is replaced completely or, on an error, not at all.
     array : array_like
         Any shape, memory layout and byte order; dtype uint8, int8, int16, int32, float32 or
         float64.
@@ -77,8 +85,8 @@ def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
     Raises
     ------
     DataError
-        If IDX has no code for the dtype or no room for the shape (nothing is written then), or
-        if the file cannot be written. What was there stands then.
+        If IDX has no code for the dtype or no space for the shape, or if the file cannot be
+        written. An existing file has not been changed then.
 
     Examples
     --------
@@ -101,7 +109,7 @@ def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
     data = header + array.astype(dtype, copy=False).tobytes()
     if os.fsdecode(path).endswith(".gz"):
         data = gzip.compress(data, mtime=0)
-    from npbn.checkpoint import atomic
+    from npbn.io import atomic
 
     def write(name: str) -> None:
         with open(name, "wb") as file:
@@ -113,7 +121,7 @@ def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
         raise _cannot("write", path, error) from error
 
 
-def _read_array(stream: BufferedIOBase, path: str | os.PathLike) -> np.ndarray:
+def _read_array(stream: BufferedIOBase, path: str | os.PathLike[str]) -> np.ndarray:
     magic = _read_up_to(stream, 4)
     if len(magic) < 4 or magic[:2] != b"\0\0":
         raise DataError(f"{path} is not an IDX file: it begins with {_hex(magic)}, not 00 00")
@@ -124,25 +132,26 @@ def _read_array(stream: BufferedIOBase, path: str | os.PathLike) -> np.ndarray:
     sizes = _read_up_to(stream, 4 * ndim)
     if len(sizes) < 4 * ndim:
         raise DataError(
-            f"{path}: the header promises {ndim} dimensions in {4 * ndim} bytes, "
+            f"{path}: the header says {ndim} dimensions in {4 * ndim} bytes, "
             f"the file ends after {len(sizes)} of them"
         )
 
     shape = tuple(np.frombuffer(sizes, ">u4").tolist()) if ndim else ()
     dtype = _DTYPES[code]
-    promised = math.prod(shape) * dtype.itemsize
-    data = _read_up_to(stream, promised + 1)  # the one byte more shows whether the file ends there
-    if len(data) != promised:
-        held = f"only {len(data)}" if len(data) < promised else "more"
+    expected = math.prod(shape) * dtype.itemsize
+    data = _read_up_to(stream, expected + 1)  # one more, to see whether the file ends there
+    if len(data) != expected:
+        held = f"only {len(data)}" if len(data) < expected else "more"
         raise DataError(
-            f"{path}: the header promises {' x '.join(map(str, shape)) or 'one'} {dtype.name} "
-            f"values, {promised} bytes, the file holds {held}"
+            f"{path}: the header says {' x '.join(map(str, shape)) or 'one'} {dtype.name} "
+            f"values, {expected} bytes, the file holds {held}"
         )
     try:
         array = np.ndarray(shape, dtype, buffer=data)
     except ValueError as error:  # more than 64 dimensions, or (2**32 - 1, 2**32 - 1, 0)
         raise DataError(f"{path}: no array can have the shape {shape}: {error}") from error
-    return array.astype(dtype.newbyteorder("="), copy=False)
+    native: np.ndarray = array.astype(dtype.newbyteorder("="), copy=False)
+    return native
 
 
 def _read_up_to(stream: BufferedIOBase, size: int) -> bytearray:
@@ -157,5 +166,5 @@ def _hex(data: bytes | bytearray) -> str:
     return data.hex(" ") or "nothing"
 
 
-def _cannot(verb: str, path: str | os.PathLike, error: Exception) -> DataError:
+def _cannot(verb: str, path: str | os.PathLike[str], error: Exception) -> DataError:
     return DataError(f"cannot {verb} {path}: {getattr(error, 'strerror', None) or error}")

@@ -1,50 +1,53 @@
-"""MNIST, and every data set in its four files (Fashion-MNIST, KMNIST, QMNIST, EMNIST, ...)."""
+"""MNIST, and data sets in the same file format (Fashion-MNIST, KMNIST, QMNIST, EMNIST, ...)."""
 
 import os
 from collections.abc import Iterator
 
 import numpy as np
 
+from npbn.arguments import check_bool
 from npbn.data.idx import read_idx
 from npbn.data.loader import ArrayDataset
 from npbn.errors import DataError
 
 
 class MNIST(ArrayDataset):
-    """MNIST's images and labels, read from the files in which it is published.
+    """Images and labels of MNIST, read from the files in which it is published.
 
-    These are ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, or with ``t10k`` for
-    ``train`` the test set; each plain or with ``.gz``, and with a dot for the hyphen before
-    ``idx`` too. QMNIST's have ``qmnist-`` before and ``test`` for ``t10k``, EMNIST's ``emnist-``
-    and the name of a split. The first of the folders `root`, `root`/MNIST/raw (torchvision's
-    layout) and `root`/raw that holds both files is taken.
+    These are ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, for the test set with
+    ``t10k`` in place of ``train``; with or without ``.gz``, and with a hyphen or a dot before
+    ``idx``. The files of QMNIST begin with ``qmnist-`` and have ``test`` for ``t10k``; those of
+    EMNIST begin with ``emnist-`` and the name of a split. They are read from the first of the
+    folders `root`, `root`/MNIST/raw (torchvision's) and `root`/raw that has both files.
 
     Parameters
     ----------
     root : str or path-like
         The folder.
-    train : bool, default True
-        The training set (60,000 images in the original) or the test set (10,000).
-    flatten : bool, default True
-        Images as vectors.
+    train : bool
+        True for the training set (60,000 images in the original), False for the test set (10,000).
+    flatten : bool
+        Whether images are vectors.
     split : str, optional
-        Of EMNIST, which has several in one folder: ``"digits"``, ``"letters"``, ``"balanced"``,
-        ``"byclass"``, ``"bymerge"`` or ``"mnist"``. Its images lie on their side in the files, and
-        are left so, as by torchvision.
+        For EMNIST, which has several in one folder: ``"digits"``, ``"letters"``, ``"balanced"``,
+        ``"byclass"``, ``"bymerge"`` or ``"mnist"``. Its images are transposed in the files and are
+        returned so, as by torchvision.
 
     Attributes
     ----------
     images : ndarray of float32, shape (N, 784), or (N, 28, 28) with ``flatten=False``
-        In [0, 1]: the file's bytes over 255 in float32, to the bit what torchvision's
-        ``ToTensor`` gives. Height and width are the file's, 28 x 28 in MNIST.
+        In [0, 1]: the bytes of the file divided by 255 in float32, bit for bit those of
+        torchvision's ``ToTensor``. Height and width are those in the file, 28 x 28 in MNIST.
     labels : ndarray of int64, shape (N,)
-        Of QMNIST's eight numbers an image the first, which is the class.
+        The classes; for QMNIST the first of its eight numbers for each image.
 
     Raises
     ------
     DataError
-        If the files are missing or damaged, do not hold uint8 arrays of rank 3 (images) and
-        1 (labels; QMNIST's are int32 of shape (N, 8)), differ in length or are empty.
+        If the files are missing, damaged or empty, differ in length, or have other arrays than
+        uint8 of rank 3 (images) and 1 (labels; those of QMNIST are int32 of shape (N, 8)).
+    ValueError
+        If `train` or `flatten` is not a bool.
 
     Examples
     --------
@@ -56,12 +59,14 @@ class MNIST(ArrayDataset):
 
     def __init__(
         self,
-        root: str | os.PathLike,
+        root: str | os.PathLike[str],
         train: bool = True,
         *,
         flatten: bool = True,
         split: str | None = None,
     ) -> None:
+        check_bool("MNIST", "train", train)
+        check_bool("MNIST", "flatten", flatten)
         images_path, labels_path = _find(root, train, split)
         images = _read_uint8(images_path, "images", rank=3)
         labels = _read_labels(labels_path)
@@ -79,13 +84,13 @@ class MNIST(ArrayDataset):
         super().__init__(self.images, self.labels)
 
 
-def _find(root: str | os.PathLike, train: bool, split: str | None) -> list[str]:
-    """Paths of images and labels, in the first folder that holds both."""
+def _find(root: str | os.PathLike[str], train: bool, split: str | None) -> list[str]:
+    """Return the paths of images and labels, in the first folder that has both."""
     folders = root, os.path.join(root, "MNIST", "raw"), os.path.join(root, "raw")
     for folder in folders:
         for names in _names(train, split):
             plain = [os.path.join(folder, name) for name in names]
-            # A plain file goes first: it reads faster than its .gz, and torchvision keeps both.
+            # torchvision keeps both: a file is read faster than its .gz.
             paths = [path if os.path.isfile(path) else f"{path}.gz" for path in plain]
             if all(map(os.path.isfile, paths)):
                 return paths
@@ -98,7 +103,7 @@ def _find(root: str | os.PathLike, train: bool, split: str | None) -> list[str]:
 
 
 def _names(train: bool, split: str | None) -> Iterator[tuple[str, str]]:
-    """Yield the names that images and labels may have."""
+    """Yield the possible names of the files of images and labels."""
     part = "train" if train else "test"
     start = f"emnist-{split}-{part}" if split else "train" if train else "t10k"
     for mark in "-.":

@@ -38,6 +38,11 @@ class Communicator(Protocol):
 
     `what` names an exchange, for the message when ranks are at different ones.
 
+    Parameters
+    ----------
+    *args, **kwargs
+        Those of the implementation.
+
     Attributes
     ----------
     rank : int

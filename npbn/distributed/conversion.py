@@ -1,4 +1,4 @@
-"""Networks turned into synchronised ones, and back."""
+"""Conversion of networks to synchronised BatchNorm, and back."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,86 +16,90 @@ PLAIN = (BatchNorm1d, BatchNorm2d, BatchNorm3d, BatchNorm)
 
 
 def convert_sync_batch_norm(net: Module, comm: Any = None) -> Module:
-    """Turn the BatchNorm layers of a network into :class:`SyncBatchNorm`; return the network.
+    """Replace the BatchNorm layers of a network, in place, with :class:`SyncBatchNorm`.
 
-    In place: each layer is replaced by one with the same parameters and running statistics (the
-    same objects, so that an optimizer goes on with them), arguments and mode; a layer that occurs
-    twice by one. ``GhostBatchNorm`` and ``BatchRenorm`` layers, whose purpose it is to look at
-    small batches, stay as they are. A network that is a BatchNorm layer itself is not changed: the
-    new layer is returned.
+    A new layer has the arguments, the mode, the parameters and the running statistics of the layer
+    that it replaces; they are the same objects, so that an optimizer keeps its parameters. A layer
+    that occurs twice is replaced by one. ``GhostBatchNorm`` and ``BatchRenorm`` layers, which are
+    made for small batches, are not replaced.
 
-    ``npbn.to_config`` describes the layers as what they were: a network made from that description,
-    with the ``state_dict`` of this one, is one for one process, to be folded, exported or converted
-    again. :func:`revert_sync_batch_norm` makes it of this one.
+    ``npbn.to_config`` describes the new layers as the layers they replaced.
+    :func:`revert_sync_batch_norm` is the inverse.
 
     Parameters
     ----------
     net : Module
+        If it is a BatchNorm layer itself, it is not changed.
     comm : mpi4py.MPI.Comm, Communicator, or None
         The ranks; None is ``MPI.COMM_WORLD``.
 
     Returns
     -------
     Module
-        The converted network.
+        The network; for a BatchNorm layer, the new layer.
 
     Raises
     ------
     ConfigError
-        If a layer is of a subclass of BatchNorm that computes something else (or may: it has
-        methods of its own for it), which would be lost; nothing has been changed then.
+        If a layer is of a subclass with methods of its own for what BatchNorm computes, which would
+        be lost; nothing has been changed then.
     """
     comm = communicator(comm)
 
     def synchronised(layer: BatchNorm, name: str) -> SyncBatchNorm:
         _check_plain(layer, PLAIN, f"convert_sync_batch_norm: {name}")
-        sync = SyncBatchNorm.__new__(SyncBatchNorm)
-        vars(sync).update(layer.__getstate__(), comm=comm, described_as=type(layer))
+        sync = SyncBatchNorm(layer.num_features, comm=comm)
+        _set_attributes(sync, layer.__getstate__())
+        sync.described_as = type(layer)
         return sync
 
     return _replaced(net, _converts, synchronised)
 
 
 def revert_sync_batch_norm(net: Module) -> Module:
-    """Turn the :class:`SyncBatchNorm` layers of a network back into what they were; return it.
+    """Replace the :class:`SyncBatchNorm` layers of a network, in place, with what they were.
 
-    The way back from :func:`convert_sync_batch_norm`, in the same manner: in place, with the same
-    parameters and running statistics. It needs no ranks.
+    It is the inverse of :func:`convert_sync_batch_norm`: the layers keep their parameters, running
+    statistics and mode. It needs no other ranks.
 
     Parameters
     ----------
     net : Module
-        Of :class:`DataParallel`, give its ``module``.
+        For :class:`DataParallel`, its ``module``.
 
     Returns
     -------
     Module
-        The converted network.
+        The network; for a SyncBatchNorm layer, the new layer.
 
     Raises
     ------
     ConfigError
-        If a layer was not converted but made as a SyncBatchNorm, which takes inputs of any rank:
-        ``layer.described_as = npbn.BatchNorm2d`` says what it is to be. Or if it is of a subclass
-        that computes something else. Nothing has been changed then.
+        If a layer was made as a SyncBatchNorm: it takes inputs of several ranks, and has to name
+        its class, as in ``layer.described_as = npbn.BatchNorm2d``. Or if it is of a subclass with
+        methods of its own for what SyncBatchNorm computes. Nothing has been changed then.
     """
 
     def reverted(layer: SyncBatchNorm, name: str) -> BatchNorm:
         who = f"revert_sync_batch_norm: {name}"
         _check_plain(layer, [SyncBatchNorm], who)
-        state = layer.__getstate__()
-        kind = state.pop("described_as", None)
+        kind: type[BatchNorm] | None = getattr(layer, "described_as", None)
         if kind is None:
             raise ConfigError(
-                f"{who}: expected a layer that was converted, got one made as SyncBatchNorm; say "
-                "what it is to be by its attribute described_as, npbn.BatchNorm1d, 2d or 3d"
+                f"{who}: expected a layer that was converted, got one made as SyncBatchNorm; set "
+                "its attribute described_as to what it is to become, npbn.BatchNorm1d, 2d or 3d"
             )
-        del state["comm"]
-        plain = kind.__new__(kind)
-        vars(plain).update(state)
-        return plain
+        plain: Any = kind.__new__(kind)  # as `copy` does: a subclass may have another constructor
+        _set_attributes(plain, layer.__getstate__())
+        del plain.comm, plain.described_as
+        return plain  # type: ignore[no-any-return]
 
     return _replaced(net, lambda module: isinstance(module, SyncBatchNorm), reverted)
+
+
+def _set_attributes(layer: BatchNorm, state: dict[str, Any]) -> None:
+    for name, value in state.items():
+        setattr(layer, name, value)
 
 
 def _converts(module: Module) -> bool:
@@ -104,7 +108,7 @@ def _converts(module: Module) -> bool:
 
 
 def _check_plain(layer: BatchNorm, kinds: Sequence[type[BatchNorm]], who: str) -> None:
-    """Raise ConfigError unless a layer does what the first of these classes that it is of does."""
+    """Raise ConfigError unless a layer computes what its class among these, the first, computes."""
     kind = next(kind for kind in kinds if isinstance(layer, kind))
     name = own_behaviour(layer, kind)
     if name is not None:
@@ -117,7 +121,7 @@ def _check_plain(layer: BatchNorm, kinds: Sequence[type[BatchNorm]], who: str) -
 def _replaced(
     net: Module, wanted: Callable[[Module], bool], make: Callable[[Any, str], Module]
 ) -> Module:
-    """Replace layers, each by one; all are made before the first is replaced."""
+    """Replace each layer by a new one; all are made before the first is replaced."""
     made = {
         id(module): make(module, name or "the layer")
         for name, module in net.named_modules()

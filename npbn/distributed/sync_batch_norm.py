@@ -113,6 +113,7 @@ class SyncBatchNorm(BatchNorm):
         y = bn(x)                   # this rank's samples, by the statistics of all
     """
 
+    described_as: type[BatchNorm]  # the class of the layer that it has replaced, if it has
     input_shapes: ClassVar[dict[int, str]] = {
         2: "(N, C)",
         3: "(N, C, L)",

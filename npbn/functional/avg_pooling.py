@@ -4,37 +4,15 @@ A window is a rectangle: its sum is a sum over rows of sums over columns, and on
 after the other. The backward pass uses the same slices in the other direction.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from npbn.engines.windows import Windows
 from npbn.functional.checks import float_array, wide
-from npbn.functional.pooling_checks import (
-    adapted_size,
-    check_divisor,
-    place_windows,
-)
-
-
-class Spans(NamedTuple):
-    """The spans of one axis that are averaged; they may overlap.
-
-    Attributes
-    ----------
-    size : int
-        Of the input's axis.
-    lengths : ndarray, shape (count,), int
-        The factor of each span in the divisor.
-    steps : tuple of (slice, slice)
-        Slices of the output, and of the inputs that are added to it: one input to each element, or
-        all to a single one.
-    """
-
-    size: int
-    lengths: np.ndarray
-    steps: tuple[tuple[slice, slice], ...]
+from npbn.functional.pooling_checks import adapted_size, check_divisor, place_windows
+from npbn.functional.spans import Spans, adaptive_spans, spread, sums, window_spans
 
 
 class AvgPoolCache(NamedTuple):
@@ -87,7 +65,7 @@ def avg_pool2d_forward(
     kH · kW eps / 2 if there is a single window. float16 is computed in float32, and rounded once
     more.
     """
-    down, across = (_window_spans(windows, count_include_pad) for windows in (rows, columns))
+    down, across = (window_spans(windows, count_include_pad) for windows in (rows, columns))
     return _average(x, down, across, divisor_override)
 
 
@@ -142,7 +120,7 @@ def adaptive_avg_pool2d_forward(
     Error bound: that of :func:`avg_pool2d_forward`, the window's size being the kernel's.
     """
     height, width = x.shape[-2:]
-    rows, columns = _adaptive_spans(height, output_size[0]), _adaptive_spans(width, output_size[1])
+    rows, columns = adaptive_spans(height, output_size[0]), adaptive_spans(width, output_size[1])
     return _average(x, rows, columns, None)
 
 
@@ -247,9 +225,6 @@ def adaptive_avg_pool2d(
     return adaptive_avg_pool2d_forward(x, adapted_size("adaptive_avg_pool2d", x, output_size))[0]
 
 
-# -- sums -------------------------------------------------------------------------------------
-
-
 def _average(
     x: np.ndarray, rows: Spans, columns: Spans, divisor: int | None
 ) -> tuple[np.ndarray, AvgPoolCache]:
@@ -264,7 +239,7 @@ def _average(
         window = wide_x[..., rows.steps[0][1], columns.steps[0][1]]
         y = window.sum(axis=(-2, -1), keepdims=True)
     else:
-        y = _sums(_sums(wide_x, -2, rows), -1, columns)
+        y = sums(sums(wide_x, -2, rows), -1, columns)
     y /= sizes
     return y.astype(x.dtype, copy=False), AvgPoolCache(rows, columns, sizes)
 
@@ -273,57 +248,5 @@ def _average(
 def _average_backward(grad_output: np.ndarray, cache: AvgPoolCache) -> np.ndarray:
     rows, columns, divisor = cache
     terms = np.divide(grad_output, divisor, dtype=wide(grad_output.dtype))
-    grad_input = _spread(_spread(terms, -1, columns), -2, rows)
+    grad_input = spread(spread(terms, -1, columns), -2, rows)
     return grad_input.astype(grad_output.dtype, copy=False)
-
-
-def _sums(x: np.ndarray, axis: int, spans: Spans) -> np.ndarray:
-    y = np.zeros(_resized(x, axis, len(spans.lengths)), x.dtype)
-    for outputs, inputs in spans.steps:
-        total, part = y[_along(axis, outputs)], x[_along(axis, inputs)]
-        total += part if part.shape == total.shape else part.sum(axis=axis, keepdims=True)
-    return y
-
-
-def _spread(grad: np.ndarray, axis: int, spans: Spans) -> np.ndarray:
-    """Return the gradient of `_sums`: for each input the sum of the gradients of its outputs."""
-    x = np.zeros(_resized(grad, axis, spans.size), grad.dtype)
-    for outputs, inputs in spans.steps:
-        x[_along(axis, inputs)] += grad[_along(axis, outputs)]
-    return x
-
-
-def _window_spans(windows: Windows, count_include_pad: bool) -> Spans:
-    size, kernel, count = windows.size, windows.kernel, windows.count
-    starts = np.arange(count) * windows.stride - windows.before
-    ends = np.minimum(starts + kernel, size + windows.after)
-    inside = np.maximum(starts, 0), np.minimum(ends, size)
-    if not count_include_pad:
-        starts, ends = inside
-    # Few large windows are summed window by window, many small ones tap by tap.
-    steps = _one_by_one(*inside) if count < kernel else tuple(map(windows.tap, range(kernel)))
-    return Spans(size, ends - starts, steps)
-
-
-def _adaptive_spans(size: int, count: int) -> Spans:
-    if count and size and size % count == 0:
-        kernel = size // count
-        return _window_spans(Windows(size, kernel, kernel, 1, 0, 0, count), True)
-    i = np.arange(count)
-    starts, ends = i * size // max(count, 1), -(-(i + 1) * size // max(count, 1))
-    return Spans(size, ends - starts, _one_by_one(starts, ends))
-
-
-def _one_by_one(starts: np.ndarray, ends: np.ndarray) -> tuple[tuple[slice, slice], ...]:
-    spans = zip(starts.tolist(), ends.tolist(), strict=True)
-    return tuple((slice(o, o + 1), slice(*span)) for o, span in enumerate(spans))
-
-
-def _along(axis: int, part: slice) -> tuple[Any, ...]:
-    """Return the index of a part of axis −2 or −1."""
-    return (..., part) if axis == -1 else (..., part, slice(None))
-
-
-def _resized(x: np.ndarray, axis: int, size: int) -> tuple[int, ...]:
-    """Return the shape of `x` with another size of axis −2 or −1."""
-    return (*x.shape[:-1], size) if axis == -1 else (*x.shape[:-2], size, x.shape[-1])

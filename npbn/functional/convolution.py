@@ -15,8 +15,8 @@ from npbn.arguments import check_integer
 from npbn.engines import current
 from npbn.engines.windows import Windows
 from npbn.errors import ShapeError
-from npbn.functional.checks import float_array, same_dtype, same_shape, wide
-from npbn.functional.windows import pair, windows
+from npbn.functional.checks import same_dtype, same_shape, wide
+from npbn.functional.convolution_checks import check_conv2d, check_options
 
 # The largest block of patches, and of products, in bytes; one row of output may need more. Forward
 # and backward of a 3x3 kernel with 512 KB, 1, 2 and 4 MB, compiled (Zen 2): at
@@ -83,7 +83,7 @@ def conv2d_forward(
 
     Notes
     -----
-    float16 is computed in float32. Error bound, in whatever order BLAS sums: (K + 1) eps / 2 ·
+    float16 is computed in float32. Error bound, for any order of summation: (K + 1) eps / 2 ·
     (Σ|w · x| + |b|) with K = C / groups · kh · kw terms, to first order in eps. N. Higham,
     "Accuracy and Stability of Numerical Algorithms", 2nd edition, 2002, section 3.1.
     """
@@ -270,50 +270,3 @@ def conv2d(
         same_dtype("conv2d", bias, weight.dtype, "bias")
     y, _ = conv2d_forward(x if x.ndim == 4 else x[None], weight, bias, *geometry, groups)
     return y if x.ndim == 4 else y[0]
-
-
-def check_options(
-    who: str,
-    stride: int | tuple[int, int],
-    padding: int | tuple[int, int] | str,
-    dilation: int | tuple[int, int],
-) -> tuple[tuple[int, int], tuple[int, int] | str, tuple[int, int]]:
-    """Return stride, padding and dilation as pairs ('same' as it is), or raise ValueError."""
-    stride, dilation = pair(who, "stride", stride, 1), pair(who, "dilation", dilation, 1)
-    if not isinstance(padding, str):
-        return stride, pair(who, "padding", padding, 0), dilation
-    if padding not in ("same", "valid"):
-        raise ValueError(f"{who}: expected padding 'same', 'valid' or numbers, got {padding!r}")
-    if padding == "same" and stride != (1, 1):
-        raise ValueError(f"{who}: expected stride 1 with padding='same', got {stride}")
-    return stride, padding, dilation
-
-
-def check_conv2d(
-    who: str,
-    x: np.ndarray,
-    weight: np.ndarray,
-    stride: tuple[int, int],
-    padding: tuple[int, int] | str,
-    dilation: tuple[int, int],
-    groups: int,
-) -> tuple[Windows, Windows]:
-    """Return the windows along H and W, or raise ShapeError or DtypeError if x does not fit."""
-    float_array(who, x)
-    channels = weight.shape[1] * groups
-    if x.ndim not in (3, 4) or x.shape[-3] != channels or 0 in x.shape[-2:]:
-        raise ShapeError(
-            f"{who}: expected input of shape (N, {channels}, H, W) or ({channels}, H, W), "
-            f"H and W of at least 1, got {x.shape}"
-        )
-    same_dtype(who, x, weight.dtype)
-    found = []
-    for axis in range(2):
-        size, kernel = x.shape[axis - 2], weight.shape[axis + 2]
-        if padding == "same":
-            total = dilation[axis] * (kernel - 1)
-            before, after = total // 2, total - total // 2
-        else:
-            before = after = 0 if padding == "valid" else padding[axis]
-        found.append(windows(who, size, kernel, stride[axis], dilation[axis], before, after))
-    return found[0], found[1]

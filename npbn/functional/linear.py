@@ -47,7 +47,7 @@ def linear_forward(
 
     Notes
     -----
-    Error bound, in whatever order BLAS sums: (in_features + 1) eps / 2 · (Σ|x · w| + |b|), to
+    Error bound, for any order of summation: (in_features + 1) eps / 2 · (Σ|x · w| + |b|), to
     first order in eps. N. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd
     edition, 2002, section 3.1.
     """

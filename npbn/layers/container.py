@@ -42,9 +42,10 @@ class Container(Module):
     def _add(self, layers: Mapping[str, object]) -> None:
         for name, layer in layers.items():
             self._check(layer, f"layer {name!r}")
-            if not name or "." in name or hasattr(self, name):
+            if not isinstance(name, str) or not name or "." in name or hasattr(self, name):
                 raise KeyError(
-                    f"{type(self).__name__}: {name!r} is taken, or has a dot, or is empty"
+                    f"{type(self).__name__}: expected a name without a dot that is not taken, got "
+                    f"{name!r}"
                 )
         for name, layer in layers.items():
             setattr(self, name, layer)
@@ -133,7 +134,7 @@ class Sequential(Container):
         return self._layers()[index]
 
     def _check_input(self, x: ArrayLike) -> None:
-        """Refuse, in a subclass, an input of which a layer would complain in terms of its own."""
+        """Raise for an input that the network does not take; for subclasses."""
 
     def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, tuple[Any, ...]]:
         self._check_input(x)
@@ -145,7 +146,7 @@ class Sequential(Container):
 
     def _backward(self, grad_output: np.ndarray, cache: Any, input_grad: bool) -> np.ndarray | None:
         layers = self._layers()
-        # Without a gradient of the input nobody needs one in front of the first parameter.
+        # Without a gradient of the input, none is needed before the first layer with parameters.
         first = 0 if input_grad else _first_with_parameters(layers)
         grad: np.ndarray | None = grad_output
         for i in range(len(layers) - 1, first - 1, -1):
@@ -194,7 +195,7 @@ class ModuleList(Container):
     def __getitem__(self, index: slice) -> "ModuleList": ...
 
     def __getitem__(self, index: int | slice) -> Any:
-        """Return a module, or for a slice a ModuleList of the same modules, numbered anew."""
+        """Return a module, or for a slice a ModuleList of the same modules, numbered from 0."""
         layers = self._layers()[index]
         return ModuleList(layers) if isinstance(layers, list) else layers
 

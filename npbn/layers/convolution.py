@@ -11,13 +11,8 @@ from numpy.typing import ArrayLike, DTypeLike
 from npbn import init
 from npbn.arguments import check_bool, check_integer
 from npbn.functional.checks import float_dtype
-from npbn.functional.convolution import (
-    ConvolutionCache,
-    check_conv2d,
-    check_options,
-    conv2d_backward,
-    conv2d_forward,
-)
+from npbn.functional.convolution import ConvolutionCache, conv2d_backward, conv2d_forward
+from npbn.functional.convolution_checks import check_conv2d, check_options
 from npbn.functional.windows import pair
 from npbn.layers.module import Module
 from npbn.layers.parameter import Parameter
@@ -113,7 +108,7 @@ class Conv2d(Module):
         self.reset_parameters(rng)
 
     def reset_parameters(self, rng: np.random.Generator | None = None) -> None:
-        """Draw the initial values anew, those of the weight before those of the bias.
+        """Draw new initial values, those of the weight before those of the bias.
 
         Parameters
         ----------

@@ -73,7 +73,7 @@ class Linear(Module):
         self.reset_parameters(rng)
 
     def reset_parameters(self, rng: np.random.Generator | None = None) -> None:
-        """Draw the initial values anew, those of the weight before those of the bias.
+        """Draw new initial values, those of the weight before those of the bias.
 
         Parameters
         ----------

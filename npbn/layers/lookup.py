@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from types import NoneType
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -156,10 +156,12 @@ class Lookup:
         return ((name, value) for name, value in vars(self).items() if isinstance(value, kind))
 
     def _submodules(self) -> Iterator[tuple[str, "Module"]]:
-        return cast("Iterator[tuple[str, Module]]", self._own(Lookup))
+        modules: Any = self._own(Lookup)
+        return modules  # type: ignore[no-any-return]
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, "Module"]]:
-        yield prefix, cast("Module", self)
+        module: Any = self
+        yield prefix, module
         for name, child in self._submodules():
             yield from child._walk(join(prefix, name))
 
@@ -179,10 +181,10 @@ class Lookup:
         >>> Sequential(block=Sequential(fc=Linear(3, 2))).get_submodule("block.fc")
         Linear(in_features=3, out_features=2, bias=True)
         """
-        module = cast("Module", self)
+        module: Any = self
         for name in target.split(".") if target else ():
             module = _found(module, name, dict(module._submodules()), "a module", target)
-        return module
+        return module  # type: ignore[no-any-return]
 
     def get_parameter(self, target: str) -> Parameter:
         """Return the Parameter of this dotted name.
@@ -224,7 +226,8 @@ class Lookup:
         """
         for child in self.children():
             child.apply(fn)
-        fn(cast("Module", self))
+        module: Any = self
+        fn(module)
         return self
 
 

@@ -60,8 +60,8 @@ class Loss(Generic[LossT]):
         Raises
         ------
         BackwardError
-            If there is no loss to go back from: not called yet, or its gradient already taken.
-            Or if `grad_output` is missing, or given where it is not taken.
+            If no call is pending: none since the latest `backward`. Or if `grad_output` is missing
+            with ``reduction='none'``, or given otherwise.
         ShapeError
             If `grad_output` has another shape than the loss.
         """

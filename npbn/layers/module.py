@@ -115,11 +115,11 @@ class Module(Stateful):
             y, cache = restoring(self._apply, x, False)
         else:
             y, cache = self._apply(x, False)
-        object.__setattr__(self, "_pending", (y.shape, y.dtype, cache, next(clock)))
+        self.__dict__["_pending"] = (y.shape, y.dtype, cache, next(clock))
         return y
 
     def predict(self, x: ArrayLike) -> np.ndarray:
-        """Return the output as in eval mode, whatever the mode is, and keep nothing.
+        """Return the output as in eval mode, in either mode, and keep nothing for `backward`.
 
         May be called from several threads at once.
 
@@ -158,8 +158,8 @@ class Module(Stateful):
         Raises
         ------
         BackwardError
-            If there is no forward pass to go back through: none was run, or its backward pass
-            was. Or if parameters have changed since.
+            If no forward pass is pending: none was run since the latest `backward`. Or if
+            parameters have changed since.
         ShapeError, DtypeError
             If `grad_output` has another shape or dtype than the output. `backward` may be called
             again after this and after a change of parameters.
@@ -185,7 +185,7 @@ class Module(Stateful):
                 f"{grad_output.dtype}"
             )
         grad_input = self._backward(grad_output, cache, input_grad)
-        object.__setattr__(self, "_pending", None)
+        self.__dict__["_pending"] = None
         return grad_input if input_grad else None
 
     def _check_unchanged(self, number: int) -> None:

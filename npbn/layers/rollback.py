@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class _Recording(threading.local):
-    """Arrays with their former values, in the order of the changes; None while nobody records."""
+    """Arrays and their former values, in the order of the changes; None without `restoring`."""
 
     changes: list[tuple[np.ndarray, np.ndarray]] | None = None
 

@@ -6,17 +6,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npbn.arrays import as_array
 from npbn.errors import StateDictError
-from npbn.quoting import quoted
+from npbn.io.arrays import as_array
+from npbn.io.quoting import quoted
 
 _SHOWN = 20  # problems in one message
-# What wrappers put before every key of the network that they wrap.
+# Prefixes that wrappers add to all keys of the network that they wrap.
 WRAPPERS = ("module.", "_orig_mod.", "model.")
 
 
 class IncompatibleKeys(NamedTuple):
-    """What :meth:`Module.load_state_dict` found missing and unexpected."""
+    """What :meth:`npbn.Module.load_state_dict` returns: keys that do not match, if not strict."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -49,7 +49,7 @@ def raise_all(who: str, problems: list[str], more: str = "") -> None:
 
 
 def advice(state: Mapping[str, ArrayLike]) -> str:
-    """Return how to reach the state that this one, of a training program, has within it."""
+    """Return a hint for a state with a prefix, or with the network's state under a key."""
     keys = list(map(str, state))
     for prefix in WRAPPERS:
         if keys and all(key.startswith(prefix) for key in keys):
@@ -61,7 +61,7 @@ def advice(state: Mapping[str, ArrayLike]) -> str:
 
 
 def check_holds(mine: np.ndarray, values: np.ndarray) -> None:
-    """Raise ValueError unless `mine` can be written to, and an integer dtype has these values."""
+    """Raise ValueError unless `mine` can be written to and its dtype can hold the values."""
     if not mine.flags.writeable:
         raise ValueError("expected an array that can be written to, got a read-only one")
     if mine.dtype.kind in "iu":
@@ -96,14 +96,14 @@ def load_state(
 def _compared(
     expected: Mapping[str, tuple[int, ...]], state: Mapping[str, ArrayLike], strict: bool
 ) -> tuple[dict[str, np.ndarray], IncompatibleKeys, list[str]]:
-    """Return the values that are expected, the keys that do not agree, and what is wrong."""
+    """Return the expected values, the keys that do not match, and the problems."""
     missing = [
         key
         for key in expected
         if key not in state and key.rpartition(".")[2] != "num_batches_tracked"
     ]
     unexpected = [key for key in state if key not in expected]
-    problems = []
+    problems: list[str] = []
     if strict:
         problems += [f"missing key {quoted(key)}" for key in missing]
         problems += [f"unexpected key {quoted(key)}" for key in unexpected]

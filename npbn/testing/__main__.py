@@ -1,84 +1,47 @@
 """The conformance suite from the command line.
 
     python -m npbn.testing TARGET               check an implementation
+    python -m npbn.testing --command PROGRAM    check a program in any language, through a pipe
+    python -m npbn.testing --list               show the behaviours
     python -m npbn.testing export DIR           write fixed cases for other languages
     python -m npbn.testing replay DIR TARGET    check an implementation on such cases
 
 TARGET is package.module:object, such as npbn:BatchNorm1d, torch.nn:BatchNorm1d, or a class or
-function of your own (see npbn.testing.protocol). Exit status: 0 correct, 1 not, 2 no answer.
+function of your own (see npbn.testing.protocol). Exit status: 0 checked and right, 1 wrong,
+2 could not be checked, 130 interrupted.
 """
 
 import argparse
-import importlib
-import inspect
 import os
 import sys
-import warnings
-from collections import Counter
 
-import npbn
 from npbn.errors import DataError
-from npbn.testing import (
-    Implementation,
-    check_batch_norm,
-    class_implementation,
-    function_implementation,
-    npbn_implementation,
-)
-
-try:
-    from tqdm import tqdm
-except ModuleNotFoundError:
-    sys.exit("npbn.testing needs tqdm: pip install 'npbn[testing]'")
+from npbn.testing.convention_table import CONVENTIONS
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    warnings.simplefilter("ignore")  # the implementation's: what it does wrong is reported
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a report is not lost to an old code page
+            stream.reconfigure(errors="backslashreplace")
     commands = {"export": _export, "replay": _replay}
     try:
         if arguments and arguments[0] in commands:
             return commands[arguments[0]](arguments[1:])
         return _check(arguments)
-    except (DataError, ValueError, OSError) as error:
+    except (DataError, ValueError, ImportError) as error:
         print(f"npbn.testing: error: {error}", file=sys.stderr)
         return 2
-
-
-def load_target(target: str) -> Implementation:
-    """Import package.module:object and find out how to check it.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be imported, or is neither a class nor a function.
-    """
-    module_name, _, name = target.partition(":")
-    if not name:
-        raise ValueError(f"expected TARGET as package.module:object, got {target!r}")
-    if os.getcwd() not in sys.path:  # a file beside the caller, as python -m finds it
-        sys.path.insert(0, os.getcwd())
-    try:
-        found = importlib.import_module(module_name)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except Exception as error:
-        raise ValueError(f"cannot import {target!r}: {type(error).__name__}: {error}") from error
-    if isinstance(found, Implementation):
-        return found
-    if inspect.isclass(found):
-        if issubclass(found, npbn.Module):
-            return npbn_implementation(found)
-        torch = sys.modules.get("torch")
-        if torch is not None and issubclass(found, torch.nn.Module):
-            from npbn.testing.torch_adapter import torch_implementation
-
-            return torch_implementation(found)
-        return class_implementation(found)
-    if callable(found):
-        return function_implementation(found)
-    raise ValueError(f"{target} is {type(found).__name__}: expected a class or a function")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return 2
+    except OSError as error:
+        print(f"npbn.testing: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def _check(arguments: list[str]) -> int:
@@ -87,23 +50,58 @@ def _check(arguments: list[str]) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("target", metavar="TARGET", help="package.module:object")
+    parser.add_argument("target", metavar="TARGET", nargs="?", help="package.module:object")
+    parser.add_argument("--command", metavar="PROGRAM", help="and its arguments, as one word")
+    parser.add_argument("--list", action="store_true", help="show the behaviours and end")
+    parser.add_argument("--convention", choices=CONVENTIONS, help="of the running statistics")
     parser.add_argument("--examples", type=_count, default=50, metavar="N", help="of a behaviour")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="examples are drawn from")
     parser.add_argument("--only", default="", metavar="TEXT", help="behaviours that contain this")
     parser.add_argument("--seconds", type=float, default=10.0, help="a case may take")
+    parser.add_argument("--limit", type=float, default=1800.0, help="seconds for all of it")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
-    report = check_batch_norm(
-        load_target(options.target),
-        examples=options.examples,
-        seed=options.seed,
-        only=options.only,
-        seconds=options.seconds,
-        progress=lambda found: tqdm(found, leave=False, unit="behaviour", disable=None),
-    )
-    print(report.to_json() if options.json else report.table())
-    return 0 if report.correct else 1
+    if options.list:
+        return _list(options.only)
+    if (options.target is None) == (options.command is None):
+        parser.error("expected either TARGET or --command PROGRAM")
+    return _run(options)
+
+
+def _list(only: str) -> int:
+    from npbn.testing import find_behaviours
+
+    for behaviour in find_behaviours(only):
+        needs = [*behaviour.needs, *([f"rank {behaviour.rank}"] if behaviour.rank > 2 else [])]
+        print(f"{behaviour.name}  ({', '.join(needs)})" if needs else behaviour.name)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Check the target, print each result as it comes, and the verdict."""
+    from npbn.testing import Check, Command
+    from npbn.testing.report import row
+
+    target = options.target if options.command is None else Command(options.command)
+    names = ("examples", "seed", "only", "convention", "seconds", "limit")
+    check, status = Check(target, **{name: getattr(options, name) for name in names}), None
+    try:
+        with check:
+            if not options.json:
+                print(check.report().header(), flush=True)
+            for result in check:
+                if not options.json:
+                    print(row(result), flush=True)
+    except KeyboardInterrupt:
+        status = 130
+    report = check.report()
+    print(report.to_json() if options.json else report.summary(), flush=True)
+    if status == 130:
+        print(
+            f"interrupted after {len(report.results)} of {report.behaviours} behaviours",
+            file=sys.stderr,
+        )
+    return report.status if status is None else status
 
 
 def _count(text: str) -> int:
@@ -124,23 +122,20 @@ def _export(arguments: list[str]) -> int:
 
 
 def _replay(arguments: list[str]) -> int:
-    from npbn.testing.replay import replay_cases
+    from npbn.testing.protocol import CannotConstructError
+    from npbn.testing.replay import ReplayReport, replay_cases
 
     parser = argparse.ArgumentParser(prog="python -m npbn.testing replay")
     parser.add_argument("folder", metavar="DIR", help="that export wrote")
     parser.add_argument("target", metavar="TARGET", help="package.module:object")
     options = parser.parse_args(arguments)
-    results = replay_cases(options.folder, load_target(options.target))
-    for measure in ("correct", "contract"):
-        verdicts = [getattr(result, measure) for result in results]
-        counts = Counter(verdict.status for verdict in verdicts)
-        worst = max((verdict.worst or 0.0 for verdict in verdicts), default=0.0)
-        told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
-        print(f"{measure}: {told}; largest error {worst:.3g} of its tolerance")
-    failed = [result for result in results if result.correct.status == "failed"]
-    for result in failed:
-        print(f"{result.name} ({result.description}): {result.correct.text}")
-    return 1 if failed else 0
+    try:
+        report = ReplayReport(tuple(replay_cases(options.folder, options.target)))
+    except CannotConstructError as error:
+        print(f"{error}\nnot checked")
+        return 2
+    print(report)
+    return report.status
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from npbn.testing.layouts import laid_out
+
 FLOAT32 = np.dtype(np.float32)
 
 
@@ -25,6 +27,8 @@ class Setup:
         Batches seen so far; it matters where `momentum` is None.
     dtype : numpy.dtype
         Of all these arrays.
+    layout : str
+        Of :data:`npbn.testing.layouts.VECTOR_LAYOUTS`: in which they are handed over.
     """
 
     num_features: int
@@ -36,6 +40,7 @@ class Setup:
     running_var: np.ndarray | None = None
     num_batches_tracked: int = 0
     dtype: np.dtype = FLOAT32
+    layout: str = "contiguous"
 
     @property
     def tracks(self) -> bool:
@@ -53,11 +58,28 @@ class Step:
     training : bool
     grad_output : ndarray, shape and dtype of x, or None
         Upstream gradient; None goes forward alone.
+    layout, grad_layout : str
+        Of :data:`npbn.testing.layouts.LAYOUTS`: in which x and grad_output are handed over.
+    load : Setup or None
+        Whose weight, bias and running statistics take the place of the present ones first.
     """
 
     x: np.ndarray
     training: bool
     grad_output: np.ndarray | None = None
+    layout: str = "contiguous"
+    grad_layout: str = "contiguous"
+    load: Setup | None = None
+
+    @property
+    def given(self) -> np.ndarray:
+        """A copy of x to hand over."""
+        return laid_out(self.x, self.layout)
+
+    @property
+    def given_grad(self) -> np.ndarray | None:
+        """A copy of grad_output to hand over."""
+        return laid_out(self.grad_output, self.grad_layout)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """One case through an implementation, every result held against the oracle."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -10,29 +9,31 @@ from npbn.testing import oracle, tolerances
 from npbn.testing.case import Case, Setup, Step
 from npbn.testing.protocol import BatchNorm, Implementation
 
-Tolerances = Callable[[Setup, Step, oracle.Exact], tolerances.Tolerance]
-
-# What the contract allows each result, in units of eps (of k for float64): it turns a multiple of
-# the tolerance into eps again, for the report.
-IN_EPS = {
-    "y": tolerances.OUTPUT_K,
-    "grad_input": tolerances.GRADIENT_K,
-    "grad_weight": tolerances.GRADIENT_K,
-    "grad_bias": tolerances.GRADIENT_K,
-    "running_mean": tolerances.RUNNING_K,
-    "running_var": tolerances.RUNNING_K,
-}
+GRADIENTS = ("grad_input", "grad_weight", "grad_bias")
+RUNNING = ("running_mean", "running_var")
+# What every behaviour looks at beside its subject, unless it is known to be wrong already.
+STATE = (*RUNNING, "num_batches_tracked", "parameters")
 
 
 class Errors(NamedTuple):
-    """The largest errors seen, each as a multiple of what a measure allows, by result."""
+    """The largest errors seen, by result.
+
+    Attributes
+    ----------
+    correct, contract : dict of str to float
+        As multiples of what the measure allows.
+    in_eps : dict of str to float
+        In eps of the result's dtype.
+    """
 
     correct: dict[str, float]
     contract: dict[str, float]
+    in_eps: dict[str, float]
 
-    def worst_in_eps(self) -> float:
-        """Return the largest error in units of eps, on the contract's measure."""
-        return max((ratio * IN_EPS[name] for name, ratio in self.contract.items()), default=0.0)
+
+def no_errors() -> Errors:
+    """Return what has been seen before anything has."""
+    return Errors({}, {}, {})
 
 
 class ConformanceError(AssertionError):
@@ -42,11 +43,34 @@ class ConformanceError(AssertionError):
     ----------
     errors : Errors
         What had been measured by then.
+    result : str
+        Which result is wrong, where it is one.
     """
 
-    def __init__(self, message: str, errors: Errors | None = None):
+    def __init__(self, message: str, errors: Errors | None = None, result: str = ""):
         super().__init__(message)
-        self.errors = errors or Errors({}, {})
+        self.errors = errors or no_errors()
+        self.result = result
+
+
+class Remark(Exception):  # noqa: N818 - it is no error
+    """An implementation did something that is worth to be known, and not wrong."""
+
+
+class Found(NamedTuple):
+    """What an implementation gave in one step, copied at once.
+
+    Attributes
+    ----------
+    results : dict of str to object
+        By the names of :class:`npbn.testing.tolerances.Tolerance`; running statistics are those
+        after the step.
+    between : dict of str to ndarray
+        The running statistics after forward and before backward.
+    """
+
+    results: dict[str, Any]
+    between: dict[str, np.ndarray]
 
 
 def follow(
@@ -55,74 +79,136 @@ def follow(
     """Take every step of a case; raise ConformanceError at the first result beyond its tolerance.
 
     Every step is judged on its own: the oracle starts from the running statistics that the
-    implementation holds before it.
+    implementation holds before it. What the implementation is given are copies.
 
     Parameters
     ----------
     implementation : Implementation
     case : Case
     results : tuple of str
-        Which results to look at: fields of :class:`npbn.testing.tolerances.Tolerance` and
-        "num_batches_tracked".
+        Which results to look at: fields of :class:`npbn.testing.tolerances.Tolerance`,
+        "num_batches_tracked" and "parameters".
     measure : {'correct', 'contract'}
         Whose tolerance raises; the errors are returned on both.
     """
     layer = implementation.make(case.setup)
-    setup = case.setup
-    errors = Errors({}, {})
+    setup, errors = case.setup, no_errors()
     for number, step in enumerate(case.steps, 1):
+        if step.load is not None:
+            layer.load(step.load)
+            setup = replace(step.load, num_batches_tracked=setup.num_batches_tracked)
         before = f"step {number} ({'training' if step.training else 'evaluation'}): "
-        y = layer.forward(step.x, step.training)
-        found: dict[str, Any] = {"y": y}
-        if step.grad_output is not None:
-            names = ("grad_input", "grad_weight", "grad_bias")
-            gradients = layer.backward(step.grad_output)
-            if not isinstance(gradients, tuple) or len(gradients) != 3:
-                raise ConformanceError(
-                    f"{before}backward returned no tuple of three: {_kind(gradients)}"
-                )
-            found |= dict(zip(names, gradients, strict=True))
-        if setup.tracks and "running_statistics" not in implementation.unsupported:
-            found["running_mean"] = layer.running_mean
-            found["running_var"] = layer.running_var
-        exact = oracle.step(setup, step)
-        problem = None
-        for name in results:
-            if name in found and getattr(exact, name) is not None and _has(setup, name):
-                dtype = step.x.dtype if name in ("y", "grad_input") else setup.dtype
-                _check_form(before + name, found[name], getattr(exact, name).shape, dtype)
-        for kind in ("correct", "contract"):
-            allowed = getattr(tolerances, kind)(setup, step, exact)
-            for name in results:
-                if name in found and _has(setup, name) and getattr(allowed, name) is not None:
-                    ratio, at = _excess(found[name], getattr(exact, name), getattr(allowed, name))
-                    record = getattr(errors, kind)
-                    record[name] = max(record.get(name, 0.0), ratio)
-                    if kind == measure and not ratio <= 1:
-                        problem = problem or (
-                            f"{before}{name}{list(at)} is {found[name][at]}, should be "
-                            f"{getattr(exact, name)[at]} ± {getattr(allowed, name)[at]:.2g}"
-                        )
-        if problem is not None:
-            raise ConformanceError(problem, errors)
-        if "num_batches_tracked" in results and "counter" not in implementation.unsupported:
-            _check_counter(before, layer, exact.num_batches_tracked)
-        setup = _after(setup, layer, exact, implementation)
+        try:
+            setup = take(implementation, layer, setup, step, results, measure, errors)
+        except ConformanceError as error:
+            raise ConformanceError(f"{before}{error}", errors, error.result) from error
     return errors
 
 
-def _after(
-    setup: Setup, layer: BatchNorm, exact: oracle.Exact, implementation: Implementation
+def take(
+    implementation: Implementation,
+    layer: BatchNorm,
+    setup: Setup,
+    step: Step,
+    results: tuple[str, ...],
+    measure: str,
+    errors: Errors,
 ) -> Setup:
-    """Return the setup of the next step: what the implementation holds now."""
-    if not setup.tracks or "running_statistics" in implementation.unsupported:
+    """Take one step and judge it; return the setup of the next one."""
+    reads = setup.tracks and "running_statistics" not in implementation.unsupported
+    found = run_step(layer, step, reads)
+    exact = oracle.step(setup, step, implementation.convention)
+    moves_late = implementation.convention.moves_in == "backward"
+    if moves_late and step.grad_output is None and reads:
+        exact = exact._replace(
+            running_mean=setup.running_mean.astype(np.float64),
+            running_var=setup.running_var.astype(np.float64),
+        )
+    looked_at = [name for name in results if name in found.results and _has(setup, name)]
+    for name in looked_at:
+        dtype = step.x.dtype if name in ("y", "grad_input") else setup.dtype
+        if getattr(exact, name) is not None:
+            _check_form(name, found.results[name], getattr(exact, name).shape, dtype)
+    _measure(implementation, setup, step, exact, found, looked_at, measure, errors)
+    if reads and set(RUNNING) & set(looked_at):
+        _check_pass_that_moves(setup, found, moves_late)
+    counts = setup.tracks and "counter" not in implementation.unsupported
+    if counts and "num_batches_tracked" in results:
+        _check_counter(layer, exact.num_batches_tracked)
+    if "parameters" in results:
+        _check_parameters(setup, layer)
+    if not reads:
         return setup
     return replace(
         setup,
-        running_mean=np.array(layer.running_mean),
-        running_var=np.array(layer.running_var),
+        running_mean=found.results["running_mean"],
+        running_var=found.results["running_var"],
         num_batches_tracked=exact.num_batches_tracked,
     )
+
+
+def run_step(layer: BatchNorm, step: Step, reads_statistics: bool) -> Found:
+    """Run forward and, with a grad_output, backward; return copies of what came."""
+    results: dict[str, Any] = {"y": _copy(layer.forward(step.given, step.training))}
+    between = _statistics(layer) if reads_statistics else {}
+    if step.grad_output is not None:
+        gradients = layer.backward(step.given_grad)
+        if not isinstance(gradients, tuple) or len(gradients) != 3:
+            raise ConformanceError(f"backward returned no tuple of three: {kind_of(gradients)}")
+        results |= zip(GRADIENTS, map(_copy, gradients), strict=True)
+    if reads_statistics:
+        results |= _statistics(layer)
+    return Found(results, between)
+
+
+def _measure(
+    implementation: Implementation,
+    setup: Setup,
+    step: Step,
+    exact: oracle.Exact,
+    found: Found,
+    looked_at: list[str],
+    measure: str,
+    errors: Errors,
+) -> None:
+    """Record every error; raise ConformanceError for the first beyond the measure's tolerance."""
+    problem = None
+    for kind in ("correct", "contract", "in_eps"):
+        allowed = getattr(tolerances, kind)(setup, step, exact, implementation.convention)
+        record = getattr(errors, kind)
+        for name in looked_at:
+            bound = getattr(allowed, name, None)
+            if bound is None:
+                continue
+            value, expected = found.results[name], getattr(exact, name)
+            ratio, at = _excess(value, expected, bound)
+            record[name] = max(record.get(name, 0.0), ratio)
+            if kind == measure and not ratio <= 1 and problem is None:
+                said = (
+                    f"{name}{list(at)} is {value[at]}, should be {expected[at]} ± {bound[at]:.2g}"
+                )
+                problem = ConformanceError(said, errors, name)
+    if problem is not None:
+        raise problem
+
+
+def _check_pass_that_moves(setup: Setup, found: Found, moves_late: bool) -> None:
+    """Raise ConformanceError if the running statistics moved in the wrong pass."""
+    for name in RUNNING:
+        held = getattr(setup, name) if moves_late else found.results[name]
+        if not np.array_equal(found.between[name], held, equal_nan=True):
+            passes = "forward" if moves_late else "backward"
+            other = "backward" if moves_late else "forward"
+            said = f"{passes} changed {name}, which {other} alone should do"
+            raise ConformanceError(said, result=name)
+
+
+def _check_parameters(setup: Setup, layer: BatchNorm) -> None:
+    """Raise ConformanceError if a layer that shows weight and bias has changed them."""
+    for name in ("weight", "bias"):
+        value, given = getattr(layer, name, None), getattr(setup, name)
+        if isinstance(value, np.ndarray) and not np.array_equal(value, given, equal_nan=True):
+            raise ConformanceError(f"{name} changed from {given} to {value}", result="parameters")
 
 
 def _has(setup: Setup, name: str) -> bool:
@@ -131,22 +217,35 @@ def _has(setup: Setup, name: str) -> bool:
     return vector is not None
 
 
-def _check_form(what: str, array: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
+def _copy(value: Any) -> Any:
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _statistics(layer: BatchNorm) -> dict[str, Any]:
+    return {name: _copy(getattr(layer, name)) for name in RUNNING}
+
+
+def _check_form(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
     if not isinstance(array, np.ndarray):
-        raise ConformanceError(f"{what} should be an ndarray, got {_kind(array)}")
-    if array.shape != shape:
-        raise ConformanceError(f"{what} should have shape {shape}, got {array.shape}")
-    if array.dtype != dtype:
-        raise ConformanceError(f"{what} should have dtype {dtype}, got {array.dtype}")
+        said = f"should be an ndarray, got {kind_of(array)}"
+    elif array.shape != shape:
+        said = f"should have shape {shape}, got {array.shape}"
+    elif array.dtype != dtype:
+        said = f"should have dtype {dtype}, got {array.dtype}"
+    else:
+        return
+    raise ConformanceError(f"{name} {said}", result=name)
 
 
-def _check_counter(before: str, layer: BatchNorm, expected: int) -> None:
+def _check_counter(layer: BatchNorm, expected: int) -> None:
     counter = layer.num_batches_tracked
     if counter is None or int(counter) != expected:
-        raise ConformanceError(f"{before}num_batches_tracked is {counter!r}, should be {expected}")
+        said = f"num_batches_tracked is {counter!r}, should be {expected}"
+        raise ConformanceError(said, result="num_batches_tracked")
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """Name a value's type."""
     return "None" if value is None else type(value).__name__
 
 

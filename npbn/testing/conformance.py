@@ -1,201 +1,221 @@
 """The suite: every behaviour tried on an implementation, and what was found."""
 
-import threading
-from collections.abc import Callable, Iterable
-from typing import Any
-
-import hypothesis
-import numpy as np
-from hypothesis import HealthCheck, Phase, Verbosity
+import time
+from collections.abc import Iterator
+from functools import partial
 
 from npbn.testing.behaviours import BEHAVIOURS, Behaviour
-from npbn.testing.case import Case
-from npbn.testing.compare import ConformanceError, Errors
-from npbn.testing.protocol import Implementation
+from npbn.testing.compare import STATE
+from npbn.testing.explain import explain
+from npbn.testing.protocol import CannotConstructError, Implementation
 from npbn.testing.report import (
     FAILED,
     NOT_SUPPORTED,
+    NOT_TRIED,
     PASSED,
     BehaviourResult,
     ConformanceReport,
     snippet,
 )
+from npbn.testing.trial import Run, Trial, run_case
+from npbn.testing.worker import Worker
+
+BASIC_EXAMPLES = 10
 
 
 def check_batch_norm(
-    implementation: Implementation,
+    target: object,
     *,
     examples: int = 50,
     seed: int = 0,
     only: str = "",
+    convention: str | None = None,
     seconds: float = 10.0,
-    progress: Callable[[Iterable[Behaviour]], Iterable[Behaviour]] = iter,
+    warm_up: float = 60.0,
+    limit: float = 1800.0,
 ) -> ConformanceReport:
     """Try every behaviour of a BatchNorm on an implementation.
 
+    The target runs in a process of its own (:mod:`npbn.testing.worker`).
+
     Parameters
     ----------
-    implementation : Implementation
-        See :mod:`npbn.testing.protocol` for the adapters that make one.
+    target : str, class, function or Implementation
+        ``"package.module:object"`` or the object itself: a class or function of the plain
+        protocol, of npbn, or of a library that :mod:`npbn.testing.adapters` knows.
     examples : int
         Cases drawn for each behaviour.
     seed : int
         Where they are drawn from.
     only : str
         Try the behaviours whose name contains this.
+    convention : str, optional
+        Of :data:`npbn.testing.conventions.CONVENTIONS`; takes the place of the target's own.
     seconds : float
         How long one case may take before it counts as never returning.
-    progress : callable
-        Wraps the behaviours as they are tried, as ``tqdm`` does.
+    warm_up : float
+        How long the calls before the first case may take, in which libraries compile.
+    limit : float
+        Seconds for the whole run; what comes later is not tried.
 
     Returns
     -------
     ConformanceReport
-        An implementation that raises, returns other things than arrays, or does not return,
-        fails the behaviour, and the suite goes on.
+        An implementation that raises, returns other things than arrays, does not return, or ends
+        its process, fails the behaviour, and the suite goes on.
 
     Raises
     ------
     ValueError
-        If no behaviour's name contains `only`.
+        If there is no such target, or no behaviour's name contains `only`.
 
     Examples
     --------
     >>> import npbn
-    >>> from npbn.testing import check_batch_norm, npbn_implementation
-    >>> report = check_batch_norm(npbn_implementation(npbn.BatchNorm1d), examples=3)
+    >>> from npbn.testing import check_batch_norm
+    >>> report = check_batch_norm(npbn.BatchNorm1d, examples=3, only="output in")
     >>> report.correct, report.accurate
     (True, True)
+    """
+    options = {"convention": convention, "seconds": seconds, "warm_up": warm_up, "limit": limit}
+    with Check(target, examples=examples, seed=seed, only=only, **options) as check:
+        for _ in check:
+            pass
+        return check.report()
+
+
+class Check:
+    """A check in progress: iterate for the result of one behaviour after the other.
+
+    Parameters are those of :func:`check_batch_norm`. It is a context manager, which starts the
+    target's process and ends it.
+
+    Attributes
+    ----------
+    name : str
+        Of the target.
+    behaviours : list of Behaviour
+        What will be tried.
+    problem : str or None
+        Why nothing can be.
+    """
+
+    def __init__(
+        self,
+        target: object,
+        *,
+        examples: int = 50,
+        seed: int = 0,
+        only: str = "",
+        convention: str | None = None,
+        seconds: float = 10.0,
+        warm_up: float = 60.0,
+        limit: float = 1800.0,
+    ):
+        self.behaviours = find_behaviours(only)
+        self.examples, self.seed = examples, seed
+        self.results: list[BehaviourResult] = []
+        self.problem: str | None = None
+        self.explanation: str | None = None
+        self.worker: Worker | None = None
+        self.name, self.convention = str(target), convention or "pytorch"
+        self._start = partial(Worker, target, convention, warm_up, run_case)
+        self._limits = seconds, limit
+
+    def __enter__(self) -> "Check":
+        try:
+            self.worker = self._start()
+        except CannotConstructError as error:
+            self.problem = str(error)
+            return self
+        self.name, unsupported, self.convention = self.worker.described
+        self.stand_in = Implementation(_elsewhere, self.name, unsupported, self.convention)
+        seconds, limit = self._limits
+        self.run = Run(self.worker, seconds, time.monotonic() + limit)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.worker is not None:
+            self.worker.close()
+
+    def __iter__(self) -> Iterator[BehaviourResult]:
+        if self.problem is not None:
+            return
+        self._look_for_what_is_known()
+        for behaviour in self.behaviours:
+            result = self._try(behaviour)
+            self.results.append(result)
+            yield result
+        self.explanation = explain(self.run, self.results, self.convention, self.seed)
+
+    def report(self) -> ConformanceReport:
+        """Return what has been found so far."""
+        return ConformanceReport(
+            self.name,
+            tuple(self.results),
+            self.examples,
+            self.seed,
+            len(self.behaviours),
+            self.convention,
+            self.problem,
+            self.explanation,
+        )
+
+    def _look_for_what_is_known(self) -> None:
+        """Try the basics that were not asked for: what they find is not reported elsewhere."""
+        for behaviour in BEHAVIOURS:
+            basic = not behaviour.also and set(behaviour.results) <= set(STATE)
+            basic = basic and behaviour not in self.behaviours
+            if basic and not behaviour.lacks(self.stand_in):
+                trial = Trial(behaviour, self.run, "correct").run(BASIC_EXAMPLES, self.seed)
+                self.run.learn(trial.wrong)
+
+    def _try(self, behaviour: Behaviour) -> BehaviourResult:
+        """Try one behaviour, by both measures."""
+        if lacking := behaviour.lacks(self.stand_in):
+            reason = "not supported: " + ", ".join(lacking)
+            return BehaviourResult(behaviour.name, NOT_SUPPORTED, NOT_SUPPORTED, problem=reason)
+        examples = max(1, round(self.examples * behaviour.share))
+        trial = Trial(behaviour, self.run, "contract" if behaviour.contract_only else "correct")
+        trial.run(examples, self.seed)
+        self.run.learn(trial.wrong)
+        by_contract = trial
+        if trial.problem is None and trial.skipped is None and trial.beyond_contract:
+            by_contract = Trial(behaviour, self.run, "contract").run(examples, self.seed)
+        verdict, contract = _verdict(trial), _verdict(by_contract)
+        found = by_contract if trial.problem is None else trial
+        return BehaviourResult(
+            behaviour.name,
+            "not part" if behaviour.contract_only else verdict,
+            contract,
+            by_contract.errors or trial.errors,
+            found.problem or found.skipped,
+            None if found.case is None else snippet(found.case),
+            trial.remark,
+            found.wrong,
+        )
+
+
+def find_behaviours(only: str = "") -> list[Behaviour]:
+    """Return the behaviours whose name contains `only`.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
     """
     behaviours = [behaviour for behaviour in BEHAVIOURS if only in behaviour.name]
     if not behaviours:
         names = ", ".join(behaviour.name for behaviour in BEHAVIOURS)
         raise ValueError(f"only: no behaviour contains {only!r}; there are: {names}")
-    results = tuple(
-        try_behaviour(behaviour, implementation, examples, seed, seconds)
-        for behaviour in progress(behaviours)
-    )
-    return ConformanceReport(implementation.name, results, examples, seed)
+    return behaviours
 
 
-def try_behaviour(
-    behaviour: Behaviour,
-    implementation: Implementation,
-    examples: int = 50,
-    seed: int = 0,
-    seconds: float = 10.0,
-) -> BehaviourResult:
-    """Try one behaviour, by both measures."""
-    lacking = behaviour.lacks(implementation)
-    if lacking:
-        reason = "not supported: " + ", ".join(lacking)
-        return BehaviourResult(behaviour.name, NOT_SUPPORTED, NOT_SUPPORTED, problem=reason)
-    examples = max(1, round(examples * behaviour.share))
-    correct = _Trial(behaviour, implementation, "correct", seconds)
-    contract = _Trial(behaviour, implementation, "contract", seconds)
-    if not behaviour.contract_only:
-        correct.run(examples, seed)
-    if correct.problem is None:
-        contract.run(examples, seed)
-    found = correct if correct.problem is not None else contract
-    verdict = FAILED if correct.problem is not None else PASSED
-    return BehaviourResult(
-        behaviour.name,
-        "not part" if behaviour.contract_only else verdict,
-        PASSED if found.problem is None else FAILED,
-        found.worst,
-        found.problem,
-        None if found.case is None else snippet(found.case),
-    )
+def _verdict(trial: Trial) -> str:
+    if trial.problem is not None:
+        return FAILED
+    return PASSED if trial.skipped is None else NOT_TRIED
 
 
-class _Trial:
-    """One behaviour by one measure: the worst error, and the smallest case that went wrong."""
-
-    def __init__(
-        self, behaviour: Behaviour, implementation: Implementation, measure: str, seconds: float
-    ):
-        self.behaviour, self.implementation = behaviour, implementation
-        self.measure, self.seconds = measure, seconds
-        self.worst: float | None = None
-        self.problem: str | None = None
-        self.case: Case | None = None
-        self.hung = False
-
-    def run(self, examples: int, seed: int) -> None:
-        """Draw cases until one goes wrong, then smaller ones."""
-
-        @hypothesis.seed(seed)
-        @hypothesis.settings(
-            max_examples=examples,
-            database=None,
-            deadline=None,
-            verbosity=Verbosity.quiet,
-            phases=(Phase.generate, Phase.shrink),
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-        )
-        @hypothesis.given(self.behaviour.cases)
-        def attempt(case: Case) -> None:
-            if self.hung:  # it would hang again, and there is nothing to stop it with
-                return
-            self._try(case)
-
-        try:
-            attempt()
-        except Exception:  # what went wrong is kept by then; an odd one may not repeat itself
-            if self.problem is None:
-                raise
-
-    def _try(self, case: Case) -> None:
-        try:
-            errors = _within(
-                self.seconds,
-                lambda: self.behaviour.run(self.implementation, case, self.measure),
-            )
-        except TimeoutError as error:
-            self.hung = True
-            self._note(case, str(error))
-            raise
-        except ConformanceError as error:
-            self._record(error.errors)
-            self._note(case, str(error))
-            raise
-        except Exception as error:
-            self._note(case, f"raised {type(error).__name__}: {error}")
-            raise
-        self._record(errors)
-
-    def _record(self, errors: Errors) -> None:
-        if errors.contract:
-            self.worst = max(self.worst or 0.0, errors.worst_in_eps())
-
-    def _note(self, case: Case, problem: str) -> None:
-        """Keep the smallest case that went wrong."""
-        if self.case is None or _size(case) <= _size(self.case):
-            self.case, self.problem = case, problem
-
-
-def _size(case: Case) -> tuple[int, int]:
-    return len(case.steps), sum(step.x.size for step in case.steps)
-
-
-def _within(seconds: float, call: Callable[[], Any]) -> Any:
-    """Return what `call` returns, or raise TimeoutError; its thread is then left behind."""
-    outcome: dict[str, Any] = {}
-
-    def work() -> None:
-        try:
-            with np.errstate(all="ignore"):  # what it warns of shows in its results
-                outcome["result"] = call()
-        except BaseException as error:
-            outcome["error"] = error
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise TimeoutError(f"did not return within {seconds:g} seconds")
-    if "error" in outcome:
-        raise outcome["error"]
-    return outcome["result"]
+def _elsewhere(setup: object) -> None:
+    raise NotImplementedError("the implementation is in the worker's process")

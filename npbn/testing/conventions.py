@@ -2,140 +2,23 @@
 
 All normalise by the biased variance Σ (x − mean)² / n, and all average the running
 statistics exponentially. They differ in what *momentum* weighs (the new value or the old
-one), in which variance they *store* (biased, or unbiased: · n / (n − 1)), and in the
-defaults. :data:`CONVENTIONS` has each with its source.
+one), in which variance they *store* (biased, or unbiased: · n / (n − 1)), in the pass that
+moves the statistics, and in the defaults. :data:`CONVENTIONS` has each with its source.
 
 For inference alone convert nothing: the same stored numbers with the same eps give the same
 output everywhere. Conversions are for training on, and for comparing what training stored.
 """
 
 import operator
-from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Real
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from npbn.testing.convention_table import CONVENTIONS, Convention, find_convention
 
-@dataclass(frozen=True)
-class Convention:
-    """How a framework's BatchNorm reads its arguments and keeps its statistics.
-
-    Attributes
-    ----------
-    name : str
-        As people write it.
-    momentum_weighs : {"new", "old"}
-        The value that `momentum` is the weight of: ``running = momentum · new +
-        (1 − momentum) · running``, or the other way round.
-    normalises_by : {"biased", "unbiased"}
-        The variance under the root in training.
-    stores : {"biased", "unbiased"}
-        The variance that is averaged into the running variance.
-    eps, momentum : float or None
-        Defaults; None where the caller has to say.
-    cumulative : bool
-        Whether momentum None is taken, for the plain average of all batches.
-    source : str
-        Where the framework says so.
-    note : str
-        What the rest does not say.
-    """
-
-    name: str
-    momentum_weighs: Literal["new", "old"]
-    normalises_by: Literal["biased", "unbiased"]
-    stores: Literal["biased", "unbiased"]
-    eps: float | None
-    momentum: float | None
-    cumulative: bool
-    source: str
-    note: str = ""
-
-
-CONVENTIONS: dict[str, Convention] = {
-    "pytorch": Convention(
-        "PyTorch torch.nn.BatchNormNd",
-        momentum_weighs="new",
-        normalises_by="biased",
-        stores="unbiased",
-        eps=1e-5,
-        momentum=0.1,
-        cumulative=True,
-        source="PyTorch documentation, torch.nn.BatchNorm1d: description, note and parameters",
-        note="Evaluation with track_running_stats=False normalises by the batch.",
-    ),
-    "onnx": Convention(
-        "ONNX BatchNormalization, opset 15",
-        momentum_weighs="old",
-        normalises_by="biased",
-        stores="biased",
-        eps=1e-5,
-        momentum=0.9,
-        cumulative=False,
-        source="ONNX Operators, BatchNormalization-15: summary ('ReduceVar refers to the "
-        "population variance') and attributes",
-        note="The running statistics are outputs, and only of training_mode=1.",
-    ),
-    "keras": Convention(
-        "Keras keras.layers.BatchNormalization",
-        momentum_weighs="old",
-        normalises_by="biased",
-        stores="biased",
-        eps=1e-3,
-        momentum=0.99,
-        cumulative=False,
-        source="Keras API documentation, BatchNormalization layer: 'During training', "
-        "moving_mean and moving_var; keras.ops.moments for the variance",
-        note="Keras 3, and tf.keras with fused=False. TensorFlow's fused kernel stores the "
-        "unbiased variance: see 'tensorflow_fused'.",
-    ),
-    "tensorflow_fused": Convention(
-        "tf.keras.layers.BatchNormalization of Keras 2 through TensorFlow's fused kernel",
-        momentum_weighs="old",
-        normalises_by="biased",
-        stores="unbiased",
-        eps=1e-3,
-        momentum=0.99,
-        cumulative=False,
-        source="TensorFlow source, core/kernels/fused_batch_norm_op.cc, rest_size_adjust "
-        "('Bessel's correction'); tensorflow/tensorflow issue 55545, keras-team/keras "
-        "pull request 9028",
-        note="fused=None takes this kernel wherever it can, on CPU and GPU alike, so that "
-        "inputs (N, H, W, C) and (N, C) of one model may store different variances. One value "
-        "per channel is multiplied by 1 on the CPU and gives NaN on the GPU.",
-    ),
-    "flax": Convention(
-        "JAX/Flax flax.linen.BatchNorm",
-        momentum_weighs="old",
-        normalises_by="biased",
-        stores="biased",
-        eps=1e-5,
-        momentum=0.99,
-        cumulative=False,
-        source="Flax API reference, flax.linen.BatchNorm: momentum, 'decay rate for the "
-        "exponential moving average of the batch statistics', and use_fast_variance",
-        note="use_fast_variance=True, the default, computes E[x²] - E[x]², clipped at 0, which "
-        "loses the variance's digits when |mean| is large against the standard deviation.",
-    ),
-    "cudnn": Convention(
-        "cuDNN cudnnBatchNormalizationForwardTraining",
-        momentum_weighs="new",
-        normalises_by="biased",
-        stores="unbiased",
-        eps=None,
-        momentum=None,
-        cumulative=False,
-        source="cuDNN API reference and cudnn.h, cudnnBatchNormalizationForwardTraining: "
-        "exponentialAverageFactor; that the variance is unbiased is not written there but "
-        "measured: apache/mxnet issue 21111, tensorflow/tensorflow pull request 40338",
-        note="momentum is exponentialAverageFactor and given at each call: 1 at the first, "
-        "1 / (1 + k) after k earlier ones for the plain average. epsilon has to reach "
-        "CUDNN_BN_MIN_EPSILON, 1e-5 in older headers and 0 in newer ones.",
-    ),
-}
+__all__ = ["CONVENTIONS", "Convention", "convert", "convert_momentum", "convert_running_var"]
 
 
 def convert_momentum(
@@ -169,7 +52,7 @@ def convert_momentum(
     >>> convert_momentum(0.1, "pytorch", "keras")
     0.9
     """
-    source, target = _convention(source), _convention(target)
+    source, target = find_convention(source), find_convention(target)
     if momentum is None:
         for side in (source, target):
             if not side.cumulative:
@@ -240,7 +123,7 @@ def convert_running_var(
     >>> convert_running_var([3.0, 6.0], 4, "keras", "pytorch")
     array([4., 8.])
     """
-    source, target = _convention(source), _convention(target)
+    source, target = find_convention(source), find_convention(target)
     given = np.asarray(running_var)
     dtype = given.dtype if np.issubdtype(given.dtype, np.floating) else np.dtype(np.float64)
     if source.stores == target.stores:
@@ -286,12 +169,3 @@ def convert(
         convert_momentum(momentum, source, target),
         convert_running_var(running_var, count, source, target, initial=initial),
     )
-
-
-def _convention(given: str | Convention) -> Convention:
-    """Look a convention up by name."""
-    if isinstance(given, Convention):
-        return given
-    if given not in CONVENTIONS:
-        raise ValueError(f"expected one of {', '.join(CONVENTIONS)}, got {given!r}")
-    return CONVENTIONS[given]

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npbn.testing.case import Setup, Step
+from npbn.testing.convention_table import CONVENTIONS, Convention
 
 CONTEXT = decimal.Context(prec=60, Emin=-999999, Emax=999999)
 WIDE = decimal.Context(prec=800, Emin=-999999, Emax=999999)  # a float64 has up to 767 digits
@@ -57,8 +58,11 @@ class Exact(NamedTuple):
     var: np.ndarray
 
 
-def step(setup: Setup, step: Step) -> Exact:
-    """Return what a BatchNorm that is set up so should give for one step."""
+def step(setup: Setup, step: Step, convention: Convention = CONVENTIONS["pytorch"]) -> Exact:
+    """Return what a BatchNorm that is set up so should give for one step.
+
+    `convention` says what momentum weighs and which variance is stored.
+    """
     shape = step.x.shape
     by_batch = step.training or not setup.tracks
     count = step.x.size // shape[1] if step.x.size else 0
@@ -85,11 +89,14 @@ def step(setup: Setup, step: Step) -> Exact:
             channels["y"].append(weight * x_hat + bias)
 
             if updates and count:
-                momentum = 1 / number(tracked) if setup.momentum is None else number(setup.momentum)
-                unbiased = var * count / (count - 1)
+                if setup.momentum is None:
+                    new = 1 / number(tracked)
+                else:
+                    new = convention.weight_of_new(number(setup.momentum))
+                stored = var if convention.stores == "biased" else var * count / (count - 1)
                 old_mean, old_var = number(setup.running_mean[c]), number(setup.running_var[c])
-                channels["running_mean"].append((1 - momentum) * old_mean + momentum * mean)
-                channels["running_var"].append((1 - momentum) * old_var + momentum * unbiased)
+                channels["running_mean"].append((1 - new) * old_mean + new * mean)
+                channels["running_var"].append((1 - new) * old_var + new * stored)
 
             if step.grad_output is not None:
                 g = number(step.grad_output[:, c].reshape(-1))

@@ -1,18 +1,29 @@
 """What an implementation has to look like to be checked, and adapters for what exists."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from npbn.errors import NpbnError
 from npbn.testing.case import Case, Setup, Step
+from npbn.testing.convention_table import find_convention
+from npbn.testing.layouts import laid_out
 
 Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
+VECTORS = ("weight", "bias", "running_mean", "running_var")
+
+
+class CannotConstructError(NpbnError, RuntimeError):
+    """A target cannot be made at all; raised by `make`, reported once, exit status 2."""
 
 
 class BatchNorm(Protocol):
     """One BatchNorm under test, as an implementation makes it from a :class:`Setup`.
+
+    It may also have ``load(setup)``, which takes weight, bias and running statistics of another
+    :class:`Setup` between two steps; without it, what needs that is not checked.
 
     Attributes
     ----------
@@ -44,17 +55,37 @@ class Implementation:
         For the report.
     unsupported : iterable of str
         Of :data:`CAPABILITIES`; behaviours that need them are reported as not supported.
+    convention : str
+        Of :data:`npbn.testing.conventions.CONVENTIONS`: what momentum weighs, which variance is
+        stored and which pass moves the running statistics. :attr:`Setup.momentum` is handed over
+        as it is; what is expected follows from the convention. Without `cumulative` there is no
+        ``momentum=None``, no counter and no refusal of one value per channel to be checked.
+
+    Attributes
+    ----------
+    make, name
+        As given.
+    unsupported : frozenset of str
+        With what the convention does not have.
+    convention : Convention
+    convention_name : str
     """
 
     def __init__(
-        self, make: Callable[[Setup], BatchNorm], name: str, unsupported: tuple[str, ...] = ()
+        self,
+        make: Callable[[Setup], BatchNorm],
+        name: str,
+        unsupported: Iterable[str] = (),
+        convention: str = "pytorch",
     ):
         unknown = sorted(set(unsupported) - CAPABILITIES.keys())
         if unknown:
             raise ValueError(f"unsupported: expected some of {sorted(CAPABILITIES)}, got {unknown}")
         self.make = make
         self.name = name
-        self.unsupported = frozenset(unsupported)
+        self.convention, self.convention_name = find_convention(convention), convention
+        absent = () if self.convention.cumulative else ONLY_CUMULATIVE
+        self.unsupported = frozenset((*unsupported, *absent))
 
     def takes(self, rank: int) -> bool:
         """Tell whether inputs of this rank, or of a higher one, are supported."""
@@ -63,30 +94,44 @@ class Implementation:
     def adapt(self, case: Case) -> Case:
         """Return the case as this implementation can take it.
 
-        Axes of length 1 are appended up to a rank that is supported. Without a backward pass
-        steps go forward alone; without training all are steps of evaluation.
+        Axes of length 1 are appended up to a rank that is supported, or positions are merged down
+        to one. Without a backward pass steps go forward alone; without training all are steps of
+        evaluation, without evaluation all are steps of training.
         """
         return replace(case, steps=tuple(self._adapt(step) for step in case.steps))
 
     def _adapt(self, step: Step) -> Step:
-        training = step.training and "training" not in self.unsupported
+        training = step.training or "evaluation" in self.unsupported
+        training = training and "training" not in self.unsupported
         backward = {"backward"} if training else {"backward", "eval_backward"}
-        x, grad = step.x, step.grad_output
-        if backward & self.unsupported:
-            grad = None
-        while f"rank{x.ndim}" in self.unsupported:
-            x, grad = x[..., None], None if grad is None else grad[..., None]
-        return Step(x, training, grad)
+        grad = None if backward & self.unsupported else step.grad_output
+        ranks = [rank for rank in (2, 3, 4, 5) if f"rank{rank}" not in self.unsupported]
+        x, grad = _of_rank(step.x, ranks), None if grad is None else _of_rank(grad, ranks)
+        return replace(step, x=x, training=training, grad_output=grad)
+
+
+def _of_rank(x: np.ndarray, ranks: list[int]) -> np.ndarray:
+    """Return x with the next higher of these ranks, or else with the next lower one."""
+    if x.ndim in ranks or not ranks:
+        return x
+    higher = [rank for rank in ranks if rank > x.ndim]
+    if higher:
+        return x.reshape(*x.shape, *(1,) * (higher[0] - x.ndim))
+    if ranks[-1] == 2:  # positions are samples then
+        return np.moveaxis(x, 1, -1).reshape(-1, x.shape[1])
+    return x.reshape(*x.shape[: ranks[-1] - 1], -1)
 
 
 CAPABILITIES = {
     "training": "normalises by the batch",
+    "evaluation": "normalises by the running statistics",
     "backward": "has a backward pass",
     "eval_backward": "has a backward pass in evaluation",
     "running_statistics": "updates running statistics in training",
     "counter": "counts the batches in num_batches_tracked",
     "momentum_none": "averages all batches with momentum=None",
     "no_affine": "works without weight and bias",
+    "weight_alone": "works with a weight and no bias",
     "bias_alone": "works with a bias and no weight",
     "untracked": "works without running statistics",
     "rank2": "takes (N, C)",
@@ -95,12 +140,16 @@ CAPABILITIES = {
     "rank5": "takes (N, C, D, H, W)",
     "float16": "takes float16 input with float32 parameters",
     "float64": "takes float64 input and parameters",
+    "double_scalars": "holds eps and momentum in float64",
     "layouts": "takes inputs that are not contiguous",
     "empty": "takes an empty batch",
     "errors": "refuses one value per channel in training",
     "clean_errors": "has changed nothing when it refuses",
     "non_finite": "lets NaN and infinity through",
+    "reload": "takes other weights and statistics between steps",
+    "threads": "can be used from two threads, a layer in each",
 }
+ONLY_CUMULATIVE = ("momentum_none", "counter", "errors", "clean_errors")
 
 
 def class_implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Implementation:
@@ -109,19 +158,27 @@ def class_implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Implem
     It is made as ``cls(num_features, eps=..., momentum=...)``, then given its arrays by
     assignment to ``weight``, ``bias``, ``running_mean`` and ``running_var`` (each an ndarray
     of shape (C,) or None) and ``num_batches_tracked`` (an int). Then ``forward(x, training)``
-    and ``backward(grad_output)`` are called as :class:`BatchNorm` describes. An attribute
-    ``unsupported`` of the class, a tuple of :data:`CAPABILITIES`, is heeded.
+    and ``backward(grad_output)`` are called as :class:`BatchNorm` describes. Attributes
+    ``unsupported`` of the class, a tuple of :data:`CAPABILITIES`, and ``convention``, one of
+    :data:`npbn.testing.conventions.CONVENTIONS`, are heeded.
     """
 
-    def make(setup: Setup) -> BatchNorm:
-        layer = cls(setup.num_features, eps=setup.eps, momentum=setup.momentum)
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            array = getattr(setup, name)
-            setattr(layer, name, None if array is None else array.copy())
-        layer.num_batches_tracked = setup.num_batches_tracked if setup.tracks else None
-        return layer
+    class Layer:
+        def __init__(self, setup: Setup):
+            self.layer = cls(setup.num_features, eps=setup.eps, momentum=setup.momentum)
+            self.load(setup)
+            self.layer.num_batches_tracked = setup.num_batches_tracked if setup.tracks else None
 
-    return Implementation(make, cls.__name__, (*unsupported, *getattr(cls, "unsupported", ())))
+        def load(self, setup: Setup) -> None:
+            for name in VECTORS:
+                setattr(self.layer, name, laid_out(getattr(setup, name), setup.layout))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.__dict__["layer"], name)
+
+    missing = (*unsupported, *getattr(cls, "unsupported", ()))
+    convention = getattr(cls, "convention", "pytorch")
+    return Implementation(Layer, cls.__name__, missing, convention)
 
 
 def function_implementation(
@@ -137,15 +194,17 @@ def function_implementation(
     class Layer:
         def __init__(self, setup: Setup):
             self.setup = setup
-            self.running_mean = None if not setup.tracks else setup.running_mean.copy()
-            self.running_var = None if not setup.tracks else setup.running_var.copy()
             self.num_batches_tracked = None
+            self.load(setup)
+
+        def load(self, setup: Setup) -> None:
+            for name in VECTORS:
+                setattr(self, name, laid_out(getattr(setup, name), setup.layout))
 
         def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
-            setup = self.setup
-            by_batch = training or not setup.tracks
-            vectors = (self.running_mean, self.running_var, setup.weight, setup.bias)
-            return function(x, *vectors, by_batch, setup.momentum, setup.eps)
+            by_batch = training or self.running_mean is None
+            vectors = (self.running_mean, self.running_var, self.weight, self.bias)
+            return function(x, *vectors, by_batch, self.setup.momentum, self.setup.eps)
 
         def backward(self, grad_output: np.ndarray) -> Gradients:
             raise TypeError("a plain function has no backward pass")
@@ -169,15 +228,18 @@ def npbn_implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Impleme
                 dtype=setup.dtype,
             )
             for name in ("weight", "bias"):
-                values = getattr(setup, name)
-                if values is None:
+                if getattr(setup, name) is None:
                     setattr(self.module, name, None)
-                else:
-                    getattr(self.module, name).data[...] = values
+            self.load(setup)
             if setup.tracks:
-                self.module.running_mean[...] = setup.running_mean
-                self.module.running_var[...] = setup.running_var
                 self.module.num_batches_tracked[...] = setup.num_batches_tracked
+
+        def load(self, setup: Setup) -> None:
+            for name in VECTORS:
+                if getattr(setup, name) is not None:
+                    held = getattr(self.module, name)
+                    values = held.data if name in ("weight", "bias") else held
+                    values[...] = getattr(setup, name)
 
         running_mean = property(lambda self: self.module.running_mean)
         running_var = property(lambda self: self.module.running_var)

@@ -1,6 +1,7 @@
 """Replay exported cases on an implementation; see :mod:`npbn.testing.export`."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npbn.testing.case import Setup
+from npbn.testing.convention_table import CONVENTIONS
 from npbn.testing.export_format import MEASURES, Entry, read_arrays, read_index
 from npbn.testing.protocol import Implementation
+from npbn.testing.worker import Worker, WorkerError
+from npbn.testing.worker_process import in_words
 
 
 class Verdict(NamedTuple):
@@ -49,19 +53,57 @@ class ReplayResult:
     contract: Verdict
 
 
-def replay_cases(folder: str | os.PathLike, implementation: Implementation) -> list[ReplayResult]:
-    """Check an implementation on exported cases.
+@dataclass(frozen=True)
+class ReplayReport:
+    """All cases of an export, and the verdict.
 
-    Whatever it does (raise, return None, a wrong shape or dtype, NaN), the case has failed,
-    with a text that says why, and the replay goes on.
+    Attributes
+    ----------
+    results : tuple of ReplayResult
+    """
+
+    results: tuple[ReplayResult, ...]
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0 checked and right, 1 wrong, 2 if no case could be checked."""
+        found = {result.correct.status for result in self.results}
+        return 1 if "failed" in found else 0 if "passed" in found else 2
+
+    def __str__(self) -> str:
+        lines = []
+        for measure in ("correct", "contract"):
+            verdicts = [getattr(result, measure) for result in self.results]
+            counts = Counter(verdict.status for verdict in verdicts)
+            worst = max((verdict.worst or 0.0 for verdict in verdicts), default=0.0)
+            said = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+            lines.append(f"{measure}: {said}; largest error {worst:.3g} of its tolerance")
+        for result in self.results:
+            if result.correct.status == "failed":
+                lines.append(f"{result.name} ({result.description}): {result.correct.text}")
+        if self.status == 2:
+            lines.append("not checked")
+        return "\n".join(lines)
+
+
+def replay_cases(
+    folder: str | os.PathLike, target: object, seconds: float = 10.0
+) -> list[ReplayResult]:
+    """Check an implementation on exported cases, in a process of its own.
+
+    Whatever it does (raise, return None, a wrong shape or dtype, NaN, end the process, not
+    return), the case has failed, with a text that says why, and the replay goes on.
 
     Parameters
     ----------
     folder : str or path-like
         Written by :func:`export_cases`.
-    implementation : Implementation
-        Cases that need what it does not support are not run; where it lacks the backward pass,
-        the running statistics or the counter alone, the rest is checked.
+    target : str, class, function or Implementation
+        As :func:`npbn.testing.check_batch_norm` takes it. Cases that need what it does not support
+        are not run; where it lacks the backward pass, the running statistics or the counter alone,
+        or has another convention than PyTorch's for these, the rest is checked.
+    seconds : float
+        How long a case may take.
 
     Returns
     -------
@@ -72,13 +114,23 @@ def replay_cases(folder: str | os.PathLike, implementation: Implementation) -> l
     ------
     DataError
         If the export is missing, partial, damaged or of another version; it names the file.
+    ValueError
+        If there is no such target.
+    CannotConstructError
+        If it cannot be made.
     """
     folder = Path(folder)
+    entries = read_index(folder)
     results = []
-    for entry in read_index(folder):
-        arrays = read_arrays(folder / entry.file, entry)
-        verdicts = _replay(entry, arrays, implementation)
-        results.append(ReplayResult(entry.file.removesuffix(".npz"), entry.description, **verdicts))
+    with Worker(target, function=_replay) as worker:
+        for entry in entries:
+            arrays = read_arrays(folder / entry.file, entry)
+            try:
+                verdicts = worker.call(_replay, entry, arrays, seconds=seconds)
+            except WorkerError as error:
+                verdicts = dict.fromkeys(MEASURES, Verdict("failed", None, str(error)))
+            name = entry.file.removesuffix(".npz")
+            results.append(ReplayResult(name, entry.description, **verdicts))
     return results
 
 
@@ -87,7 +139,7 @@ class _WrongError(Exception):
 
 
 def _replay(
-    entry: Entry, arrays: dict[str, np.ndarray], implementation: Implementation
+    implementation: Implementation, entry: Entry, arrays: dict[str, np.ndarray]
 ) -> dict[str, Verdict]:
     missing = sorted(_needs(entry) & implementation.unsupported)
     if missing:
@@ -137,9 +189,10 @@ def _run(
         "running_statistics": entry.tracked,
         "counter": entry.tracked,
     }
-    skipped = [
-        part for part, there in parts.items() if there and part in implementation.unsupported
-    ]
+    lacking = set(implementation.unsupported)
+    if implementation.convention != CONVENTIONS["pytorch"]:
+        lacking.add("running_statistics")  # those of the files are PyTorch's
+    skipped = [part for part, there in parts.items() if there and part in lacking]
 
     layer = _attempt("making it", implementation.make, setup)
     results = {"y": _attempt("forward", lambda: layer.forward(arrays["x"], entry.training))}
@@ -171,8 +224,8 @@ def _attempt(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         with np.errstate(all="ignore"):
             return function(*arguments)
-    except (Exception, SystemExit) as error:
-        raise _WrongError(f"{what} raised {type(error).__name__}: {error}") from error
+    except BaseException as error:
+        raise _WrongError(f"{what} raised {in_words(error)}") from error
 
 
 def _what(value: Any) -> str:

@@ -2,14 +2,19 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from npbn.testing.case import Case
+from npbn.testing.case import Case, Setup, Step
 from npbn.testing.protocol import CAPABILITIES
 
-PASSED, FAILED, NOT_SUPPORTED = "passed", "failed", "not supported"
+PASSED, FAILED, NOT_SUPPORTED, NOT_TRIED = "passed", "failed", "not supported", "not tried"
+GROUPS = {
+    "y": ("y",),
+    "gradients": ("grad_input", "grad_weight", "grad_bias"),
+    "statistics": ("running_mean", "running_var"),
+}
 
 
 @dataclass(frozen=True)
@@ -20,24 +25,49 @@ class BehaviourResult:
     ----------
     name : str
     correct : str
-        passed, failed or not supported: right up to rounding, the tolerance scaled by the
-        case's condition. "not part" where a behaviour belongs to the contract alone.
+        passed, failed, not supported or not tried: right up to rounding, the tolerance scaled by
+        the case's condition. "not part" where a behaviour belongs to the contract alone.
     contract : str
         Likewise for npbn's accuracy contract.
-    worst_eps : float or None
-        Largest error seen, in units of eps on the contract's measure.
+    errors : dict of str to float
+        Largest errors seen, by result, in eps of its dtype on the contract's measure.
     problem : str or None
-        What went wrong in the smallest failing example.
+        What went wrong in the smallest failing example, or why it was not tried.
     example : str or None
         Python that builds that example.
+    remark : str or None
+        What is not wrong, and worth to be known.
+    wrong : str
+        Which result is wrong, where it is one.
     """
 
     name: str
     correct: str
     contract: str
-    worst_eps: float | None = None
+    errors: dict[str, float] = field(default_factory=dict)
     problem: str | None = None
     example: str | None = None
+    remark: str | None = None
+    wrong: str = ""
+
+    @property
+    def checked(self) -> bool:
+        """Whether there is a verdict."""
+        return bool({PASSED, FAILED} & {self.correct, self.contract})
+
+    @property
+    def worst_eps(self) -> float | None:
+        """The largest of the errors."""
+        return max(self.errors.values(), default=None)
+
+    @property
+    def worst(self) -> dict[str, float]:
+        """The largest errors of y, gradients and statistics, as far as there are any."""
+        return {
+            group: max(self.errors[name] for name in names if name in self.errors)
+            for group, names in GROUPS.items()
+            if set(names) & self.errors.keys()
+        }
 
 
 @dataclass(frozen=True)
@@ -50,88 +80,181 @@ class ConformanceReport:
     results : tuple of BehaviourResult
     examples, seed : int
         Examples tried of each behaviour, and the seed they were drawn from.
+    behaviours : int
+        How many there are to be tried; fewer `results` if the check was interrupted.
+    convention : str
+        What the running statistics were held against.
+    problem : str or None
+        Why nothing could be checked.
+    explanation : str or None
+        Which other convention the running statistics follow.
     """
 
     implementation: str
     results: tuple[BehaviourResult, ...]
     examples: int
     seed: int
+    behaviours: int = 0
+    convention: str = "pytorch"
+    problem: str | None = None
+    explanation: str | None = None
+
+    @property
+    def checked(self) -> int:
+        """How many behaviours have been passed or failed."""
+        return sum(result.checked for result in self.results)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every behaviour that is supported has been tried."""
+        tried = all(NOT_TRIED not in (r.correct, r.contract) for r in self.results)
+        return tried and self.problem is None and len(self.results) >= self.behaviours
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0 checked and right, 1 wrong, 2 could not be checked."""
+        if any(result.correct == FAILED for result in self.results):
+            return 1
+        return 0 if self.checked and self.complete else 2
 
     @property
     def correct(self) -> bool:
-        """Whether every supported behaviour is right up to rounding."""
-        return all(result.correct != FAILED for result in self.results)
+        """Whether something was checked, and every supported behaviour is right up to rounding."""
+        return self.status == 0
 
     @property
     def accurate(self) -> bool:
         """Whether it is correct and keeps npbn's accuracy contract."""
         return self.correct and all(result.contract != FAILED for result in self.results)
 
+    @property
+    def worst(self) -> dict[str, float]:
+        """The largest errors of y, gradients and statistics, in eps of the dtype."""
+        found: dict[str, float] = {}
+        for result in self.results:
+            for group, error in result.worst.items():
+                found[group] = max(found.get(group, 0.0), error)
+        return found
+
     def table(self) -> str:
         """Return the report as text; the example of the first failure only (JSON has all)."""
-        width = max((len(result.name) for result in self.results), default=0)
-        lines = [f"{self.implementation}: {self.examples} examples each, seed {self.seed}", ""]
-        lines.append(f"{'behaviour':{width}}  {'correct':13}  {'contract':13}  worst error / eps")
-        for result in self.results:
-            worst = "" if result.worst_eps is None else f"{result.worst_eps:17.3g}"
-            marks = f"{result.correct:13}  {result.contract:13}  {worst}"
-            lines.append(f"{result.name:{width}}  {marks}".rstrip())
+        return "\n".join([self.header(), *map(row, self.results), self.summary()])
+
+    def header(self) -> str:
+        """Return what stands above the behaviours."""
+        title = (
+            f"{self.implementation}: {self.examples} examples each, seed {self.seed}, "
+            f"convention {self.convention}"
+        )
+        groups = "".join(f"{group:>11}" for group in GROUPS)
+        named = f"{'behaviour':{WIDTH}}  {'correct':13}  {'contract':13}{groups}"
+        return f"{title}\n\n{' ' * (WIDTH + 32)}  largest errors / eps\n{named}"
+
+    def summary(self) -> str:
+        """Return what stands below the behaviours."""
+        if self.problem is not None:
+            return f"{self.problem}\nnot checked"
         failed = [r for r in self.results if FAILED in (r.correct, r.contract)]
         # What is not even correct goes first: the contract's failures follow from it.
         failed.sort(key=lambda result: result.correct != FAILED)
-        lines += ["", *(f"{result.name}: {result.problem}" for result in failed)] if failed else []
+        lines = [f"{result.name}: {result.problem}" for result in failed]
+        lines += [f"{r.name}: {r.problem}" for r in self.results if r.correct == NOT_TRIED]
+        lines += [f"remark: {remark}" for remark in self._remarks()]
+        if self.explanation is not None:
+            lines += [f"convention: {self.explanation}"]
         if failed and failed[0].example is not None:
             lines += ["", f"the smallest example found of: {failed[0].name}"]
             lines += [f"    {line}" for line in failed[0].example.splitlines()]
-        if not self.correct:
+        if self.status == 1:
             lines += ["", "What an implementation is not meant to do, it can say:"]
             lines += [f"    unsupported = (...)  # of {', '.join(CAPABILITIES)}"]
-        lines += [
-            "",
-            f"correct up to rounding:     {'yes' if self.correct else 'NO'}",
-            f"npbn's accuracy contract:   {'yes' if self.accurate else 'NO'}",
+        return "\n".join(["", *lines, *([""] if lines else []), *self._verdicts()])
+
+    def _remarks(self) -> list[str]:
+        return list(dict.fromkeys(r.remark for r in self.results if r.remark is not None))
+
+    def _verdicts(self) -> list[str]:
+        worst = ", ".join(f"{name} {error:.3g}" for name, error in self.worst.items())
+        correct = {0: "yes", 1: "NO", 2: "not checked"}[self.status]
+        broken = any(result.contract == FAILED for result in self.results)
+        contract = "NO" if broken or self.status == 1 else correct
+        return [
+            f"{self.checked} of {self.behaviours} behaviours checked",
+            *([f"largest errors / eps:       {worst}"] if worst else []),
+            f"correct up to rounding:     {correct}",
+            f"npbn's accuracy contract:   {contract}",
         ]
-        return "\n".join(lines)
 
     def to_json(self) -> str:
         """Return the report as JSON."""
         content = {
             "implementation": self.implementation,
+            "convention": self.convention,
             "examples": self.examples,
             "seed": self.seed,
+            "status": self.status,
+            "checked": self.checked,
+            "of": self.behaviours,
             "correct": self.correct,
             "accuracy_contract": self.accurate,
-            "behaviours": [
-                {name: _plain(value) for name, value in asdict(result).items()}
-                for result in self.results
-            ],
+            "worst": self.worst,
+            "problem": self.problem,
+            "explanation": self.explanation,
+            "behaviours": [asdict(result) for result in self.results],
         }
-        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
 
     def __str__(self) -> str:
         return self.table()
 
 
+WIDTH = 56  # of the longest name of a behaviour
+
+
+def row(result: BehaviourResult) -> str:
+    """Return a behaviour's line of the table."""
+    groups = "".join(
+        f"{result.worst[group]:11.3g}" if group in result.worst else " " * 11 for group in GROUPS
+    )
+    return f"{result.name:{WIDTH}}  {result.correct:13}  {result.contract:13}{groups}".rstrip()
+
+
 def snippet(case: Case) -> str:
     """Return Python that builds a case."""
-    setup = case.setup
     lines = [
         "import numpy as np",
         "from npbn.testing import Case, Setup, Step",
         "",
         "case = Case(",
-        "    Setup(",
-        f"        {setup.num_features}, eps={setup.eps!r}, momentum={setup.momentum!r},",
+        *_setup(case.setup, "    "),
+        "    (",
     ]
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        if getattr(setup, name) is not None:
-            lines.append(f"        {name}={_array(getattr(setup, name))},")
-    lines.append(f"        num_batches_tracked={setup.num_batches_tracked},")
-    lines += [f"        dtype=np.dtype({setup.dtype.name!r}),", "    ),", "    ("]
     for step in case.steps:
-        grad = "None" if step.grad_output is None else _array(step.grad_output)
-        lines.append(f"        Step({_array(step.x)}, {step.training}, {grad}),")
+        lines += _step(step)
     return "\n".join([*lines, "    ),", ")"])
+
+
+def _setup(setup: Setup, indent: str, name: str = "") -> list[str]:
+    lines = [
+        f"{indent}{name}Setup(",
+        f"{indent}    {setup.num_features}, eps={setup.eps!r}, momentum={setup.momentum!r},",
+    ]
+    for vector in ("weight", "bias", "running_mean", "running_var"):
+        if getattr(setup, vector) is not None:
+            lines.append(f"{indent}    {vector}={_array(getattr(setup, vector))},")
+    lines.append(f"{indent}    num_batches_tracked={setup.num_batches_tracked},")
+    lines.append(f"{indent}    dtype=np.dtype({setup.dtype.name!r}), layout={setup.layout!r},")
+    return [*lines, f"{indent}),"]
+
+
+def _step(step: Step) -> list[str]:
+    grad = "None" if step.grad_output is None else _array(step.grad_output)
+    lines = [f"        Step({_array(step.x)}, {step.training}, {grad},"]
+    if (step.layout, step.grad_layout) != ("contiguous", "contiguous"):
+        lines.append(f"             layout={step.layout!r}, grad_layout={step.grad_layout!r},")
+    if step.load is not None:
+        lines += _setup(step.load, "             ", "load=")
+    return [*lines, "        ),"]
 
 
 def _array(array: np.ndarray) -> str:
@@ -143,4 +266,9 @@ def _array(array: np.ndarray) -> str:
 
 
 def _plain(value: object) -> object:
+    """Return what JSON can hold: null for infinity and NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

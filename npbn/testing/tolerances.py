@@ -42,9 +42,12 @@ finite, which ends at |x − mean| of some 10¹⁵⁴ / √n; the strategies sta
 It is linear in κ but for the second-order term of the variance, (n eps M)², which is all there
 is in a constant channel: an algorithm that loses κ², such as E[x²] − E[x]², does not pass.
 
-float16 inputs are computed in float32 and rounded once: eps is float32's, and eps of float16
-times the result is added. In both measures running statistics that a step leaves alone stay as
-they are.
+float16 inputs have their statistics and sums in float32, whose eps that is. What is rounded to
+float16 on the way is x̂, the weight, their product and the result: four roundings, 2 eps of
+float16, are added, times the terms of an output or a gradient. In both measures running
+statistics that a step leaves alone stay as they are.
+
+:func:`in_eps` is the unit in which errors are reported: one eps of the result's own dtype.
 
 References
 ----------
@@ -58,10 +61,12 @@ from typing import NamedTuple
 import numpy as np
 
 from npbn.testing.case import Setup, Step
+from npbn.testing.convention_table import CONVENTIONS, Convention
 from npbn.testing.oracle import Exact
 
 # What the contract allows, in units of eps; for float64, in units of k.
 OUTPUT_K, GRADIENT_K, RUNNING_K = 1, 4, 2
+PYTORCH = CONVENTIONS["pytorch"]
 
 
 class Tolerance(NamedTuple):
@@ -75,28 +80,25 @@ class Tolerance(NamedTuple):
     running_var: np.ndarray | None
 
 
-def contract(setup: Setup, step: Step, exact: Exact) -> Tolerance:
+def contract(setup: Setup, step: Step, exact: Exact, convention: Convention = PYTORCH) -> Tolerance:
     """Return what npbn's accuracy contract allows."""
-    scale = _Scale(setup, step, exact)
-    x_hat = np.abs(exact.x_hat)
-    if step.x.dtype == np.float64:
-        unit, floor = float64_unit(scale.count), 1
-        output_terms = scale.weight * (x_hat + 1) + scale.bias
-    else:
-        unit, floor = scale.eps, 0
-        output_terms = np.maximum(1, np.maximum(scale.weight * x_hat, scale.bias))
-    grads: tuple = (None, None, None)
-    if step.grad_output is not None:
-        grads = tuple(GRADIENT_K * unit * terms for terms in scale.gradient_terms(floor))
-    mean, var = None, None
-    if setup.tracks:
-        eps, kept, new = scale.averaging()
-        unit_of_average = RUNNING_K * (max(unit, eps) if eps else 0)
-        new_mean = np.maximum(np.abs(exact.mean), np.sqrt(np.abs(exact.var)))
-        new_var = exact.var * scale.count / max(scale.count - 1, 1)
-        mean = unit_of_average * (kept * np.abs(setup.running_mean) + new * new_mean)
-        var = unit_of_average * (kept * np.abs(setup.running_var) + new * new_var)
-    return scale.with_rounding(0.5, OUTPUT_K * unit * output_terms, *grads, mean, var)
+    scale = _Scale(setup, step, exact, convention)
+    unit = float64_unit(scale.count) if scale.is_float64 else scale.eps
+    averaging = RUNNING_K * max(unit, scale.averaging_eps) if scale.averages else 0
+    return scale.tolerance(OUTPUT_K * unit, GRADIENT_K * unit, averaging, scale.rounding / 2)
+
+
+def in_eps(setup: Setup, step: Step, exact: Exact, convention: Convention = PYTORCH) -> Tolerance:
+    """Return one eps of each result's dtype, times the terms that the contract multiplies."""
+    scale = _Scale(setup, step, exact, convention)
+    unit, of_parameters = float(np.finfo(step.x.dtype).eps), scale.averaging_eps
+    of_results = scale.tolerance(unit, unit, of_parameters, 0)
+    if step.grad_output is None:
+        return of_results
+    ratio = of_parameters / unit  # the gradients of weight and bias have the parameters' dtype
+    return of_results._replace(
+        grad_weight=of_results.grad_weight * ratio, grad_bias=of_results.grad_bias * ratio
+    )
 
 
 def float64_unit(count: int) -> float:
@@ -104,41 +106,49 @@ def float64_unit(count: int) -> float:
     return (min(count, 512) + math.log2(max(count, 1)) + 8) * 2.0**-53
 
 
-def correct(setup: Setup, step: Step, exact: Exact) -> Tolerance:
+def correct(setup: Setup, step: Step, exact: Exact, convention: Convention = PYTORCH) -> Tolerance:
     """Return what a right implementation in straightforward arithmetic may lose."""
-    scale = _Scale(setup, step, exact)
+    scale = _Scale(setup, step, exact, convention)
     unit = 2 * (scale.count + 8) * scale.eps
     kappa = 1 + scale.largest / scale.std
-    y = scale.along(unit * kappa) * (scale.weight * (1 + np.abs(exact.x_hat))) + unit * scale.bias
+    x_hat_terms = scale.weight * (1 + np.abs(exact.x_hat))
+    y = scale.along(unit * kappa) * x_hat_terms + unit * scale.bias
+    y = y + 2 * scale.rounding * (x_hat_terms + scale.bias) + scale.quantum
     grads: tuple = (None, None, None)
     if step.grad_output is not None:
-        to_input, to_weight, to_bias = scale.gradient_terms(floor=1)
-        grads = (scale.along(unit * kappa) * to_input, unit * kappa * to_weight, unit * to_bias)
+        terms = scale.gradient_terms(floor=1)
+        lost = scale.along(unit * kappa), unit * kappa, unit
+        grads = tuple(
+            (k + 2 * scale.rounding) * t + quantum
+            for k, t, quantum in zip(lost, terms, scale.gradient_quanta(), strict=True)
+        )
     mean, var = None, None
     if setup.tracks:
-        eps, kept, new = scale.averaging()
-        unit = 2 * (scale.count + 8) * eps
+        unit = 2 * (scale.count + 8) * scale.averaging_eps if scale.averages else 0
+        kept, new = scale.averaging
         lost = unit * scale.largest  # of the mean
-        mean = unit * kept * np.abs(setup.running_mean) + new * lost
-        batch_var = exact.var * scale.count / max(scale.count - 1, 1)
-        var = unit * (kept * np.abs(setup.running_var) + new * batch_var)
-        var = var + new * (np.sqrt(batch_var) * lost + lost**2)
-    return scale.with_rounding(1, y, *grads, mean, var)
+        mean = unit * kept * np.abs(setup.running_mean) + new * lost + scale.parameter_quantum
+        var = unit * (kept * np.abs(setup.running_var) + new * scale.stored_var)
+        var = var + new * (np.sqrt(scale.stored_var) * lost + lost**2) + scale.parameter_quantum
+    return Tolerance(y, *grads, mean, var)
 
 
 class _Scale:
-    """The magnitudes that both measures are made of."""
+    """The magnitudes that the measures are made of."""
 
-    def __init__(self, setup: Setup, step: Step, exact: Exact):
+    def __init__(self, setup: Setup, step: Step, exact: Exact, convention: Convention):
         # float16 is computed in float32, and rounded at the end.
         self.eps = float(np.finfo(np.result_type(step.x.dtype, np.float32)).eps)
         self.rounding = float(np.finfo(step.x.dtype).eps) if step.x.dtype == np.float16 else 0.0
         self.quantum = float(np.finfo(step.x.dtype).smallest_subnormal)
         self.parameter_quantum = float(np.finfo(setup.dtype).smallest_subnormal)
+        self.averaging_eps = float(np.finfo(setup.dtype).eps)
+        self.is_float64 = step.x.dtype == np.float64
         self.setup, self.step, self.exact, self.ndim = setup, step, exact, step.x.ndim
         self.axes = (0, *range(2, self.ndim))
         self.count = step.x.size // setup.num_features if step.x.size else 0
         self.by_batch = step.training or not setup.tracks
+        self.averages = step.training and self.count > 0
         ones = np.ones(setup.num_features)
         weight = ones if setup.weight is None else np.abs(setup.weight.astype(np.float64))
         bias = 0 * ones if setup.bias is None else np.abs(setup.bias.astype(np.float64))
@@ -146,10 +156,31 @@ class _Scale:
         self.std = np.sqrt(np.abs(exact.var + setup.eps))
         magnitudes = np.abs(step.x.astype(np.float64)).max(axis=self.axes, initial=0)
         self.largest = np.maximum(magnitudes, np.abs(exact.mean))
+        self.stored_var = exact.var
+        if convention.stores == "unbiased":
+            self.stored_var = exact.var * self.count / max(self.count - 1, 1)
+        self.averaging = self._averaging(convention)
 
     def along(self, values: np.ndarray) -> np.ndarray:
         """View (C,) values along axis 1 of x."""
         return values.reshape(-1, *(1,) * (self.ndim - 2))
+
+    def _averaging(self, convention: Convention) -> tuple[float, float]:
+        """Return the weights of the old and the new value of the running statistics."""
+        if not self.averages:
+            return 1.0, 0.0  # they stay as they are, to the bit
+        if self.setup.momentum is None:
+            new = 1 / self.exact.num_batches_tracked
+        else:
+            new = convention.weight_of_new(self.setup.momentum)
+        return abs(1 - new), abs(new)
+
+    def output_terms(self) -> np.ndarray:
+        """Return what an output is made of."""
+        x_hat = np.abs(self.exact.x_hat)
+        if self.is_float64:
+            return self.weight * (x_hat + 1) + self.bias
+        return np.maximum(1, np.maximum(self.weight * x_hat, self.bias))
 
     def gradient_terms(self, floor: float = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return Σ|terms| for the gradients of input, weight and bias.
@@ -166,37 +197,35 @@ class _Scale:
             )
         return self.weight / self.along(self.std) * inner, weight_terms, bias_terms
 
-    def averaging(self) -> tuple[float, float, float]:
-        """Return eps of the running statistics, and the weights of the old and the new value."""
-        eps = float(np.finfo(self.setup.dtype).eps)
-        if not self.step.training or self.count == 0:
-            return 0.0, 1.0, 0.0  # they stay as they are, to the bit
-        momentum = self.setup.momentum
-        if momentum is None:
-            momentum = 1 / self.exact.num_batches_tracked
-        return eps, abs(1 - momentum), abs(momentum)
+    def gradient_quanta(self) -> tuple[np.ndarray, float, float]:
+        """Return what underflow may lose of the gradients: a quantum for every term."""
+        to_input = (2 + self.count + 3 * self.weight / self.along(self.std)) * self.quantum
+        to_parameters = (2 + self.count) * self.parameter_quantum
+        return to_input, to_parameters, to_parameters
 
-    def with_rounding(
-        self,
-        units: float,
-        y: np.ndarray,
-        grad_input: np.ndarray | None,
-        grad_weight: np.ndarray | None,
-        grad_bias: np.ndarray | None,
-        mean: np.ndarray | None,
-        var: np.ndarray | None,
+    def running_terms(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the running mean and the running variance are averages of."""
+        kept, new = self.averaging
+        new_mean = np.maximum(np.abs(self.exact.mean), np.sqrt(np.abs(self.exact.var)))
+        return (
+            kept * np.abs(self.setup.running_mean) + new * new_mean,
+            kept * np.abs(self.setup.running_var) + new * self.stored_var,
+        )
+
+    def tolerance(
+        self, output: float, gradient: float, average: float, rounding: float
     ) -> Tolerance:
-        """Add what rounding to float16 may lose, `units` of its eps, and a quantum for every term.
-
-        The quanta are what underflow loses.
-        """
-        y = y + units * self.rounding * (np.abs(self.exact.y) + y) + self.quantum
-        if grad_input is not None:
-            quanta = (2 + self.count + 3 * self.weight / self.along(self.std)) * self.quantum
-            rounded = np.abs(self.exact.grad_input) + grad_input
-            grad_input = grad_input + units * self.rounding * rounded + quanta
-            grad_weight = grad_weight + (2 + self.count) * self.parameter_quantum
-            grad_bias = grad_bias + (2 + self.count) * self.parameter_quantum
-        if mean is not None:
-            mean, var = mean + self.parameter_quantum, var + self.parameter_quantum
-        return Tolerance(y, grad_input, grad_weight, grad_bias, mean, var)
+        """Return multiples of the terms, `rounding` of y and grad_input, and the quanta."""
+        y = output * self.output_terms()
+        y = y + rounding * (np.abs(self.exact.y) + y) + self.quantum
+        grads: tuple = (None, None, None)
+        if self.step.grad_output is not None:
+            terms = self.gradient_terms(floor=1 if self.is_float64 else 0)
+            to_input, *others = (gradient * t for t in terms)
+            to_input = to_input + rounding * (np.abs(self.exact.grad_input) + to_input)
+            quanta = self.gradient_quanta()
+            grads = tuple(a + b for a, b in zip((to_input, *others), quanta, strict=True))
+        running: tuple = (None, None)
+        if self.setup.tracks:
+            running = tuple(average * t + self.parameter_quantum for t in self.running_terms())
+        return Tolerance(y, *grads, *running)

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from npbn.checkpoint import atomic
 from npbn.data import read_idx, write_idx
 from npbn.errors import DataError
+from npbn.io import atomic
 
 CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
 MB = 1 << 20
@@ -156,7 +156,7 @@ class TestRefusedContent:
 
     def test_truncated_header(self, tmp_path, pack):
         message = refusal(tmp_path / "f", pack(header(1, 2, 3)[:-3]))
-        assert "promises 3 dimensions in 12 bytes" in message
+        assert "says 3 dimensions in 12 bytes" in message
         assert "after 9" in message
 
     def test_truncated_data(self, tmp_path, pack):

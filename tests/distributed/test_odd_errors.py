@@ -28,7 +28,7 @@ slow = pytest.mark.slow
         pytest.param("nul", "rank 1: ValueError: bad ?$", marks=slow),
     ],
 )
-def test_the_others_are_told_within_seconds(tmp_path, kind, reason):
+def test_the_others_are_told(tmp_path, kind, reason):
     shell = 'exec "$0" "$(dirname "$1")/odd_errors.py" "$2"'
     job = run_mpi(tmp_path, 2, kind, shell=shell, limit=30)
     assert_failed(job, {0: "^npbn.errors.DistributedError: " + reason})

@@ -75,6 +75,19 @@ def test_one_mse_agrees_with_torchs_again_and_again(reduction, dtype, rng):
         compare(mine, theirs, x, target, dtype, x.size)
 
 
+@pytest.mark.parametrize(
+    ("reduction", "denominators"), [("mean", (2.5, 12.0)), ("sum", (1, 1)), ("none", (1, 1))]
+)
+def test_the_denominator_is_what_a_mean_was_divided_by_and_1_of_others(reduction, denominators):
+    """The weights of the targets that count, 0.5 + 2; the elements."""
+    cross_entropy = npbn.CrossEntropyLoss([0.5, 9.0, 2.0], 1, reduction)
+    squares = npbn.MSELoss(reduction)
+    losses = cross_entropy(draw(0), np.array([0, 2, 1, 1])), squares(draw(0), draw(1))
+    assert (cross_entropy.denominator, squares.denominator) == denominators
+    for criterion, loss in zip((cross_entropy, squares), losses, strict=True):
+        assert np.array_equal(criterion.loss, loss)
+
+
 def test_repr_is_torchs():
     assert repr(npbn.CrossEntropyLoss()) == repr(torch.nn.CrossEntropyLoss())
     assert repr(npbn.MSELoss()) == repr(torch.nn.MSELoss())

@@ -1,14 +1,13 @@
-"""The suite fails every wrong BatchNorm, passes the right ones, and survives the odd ones."""
+"""The suite passes the right BatchNorms, and tells what the others do wrong."""
 
 import dataclasses
 import json
-import time
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase
+from textbooks import TEXTBOOKS
 
 import npbn
 from npbn.testing import (
@@ -21,11 +20,9 @@ from npbn.testing import (
     function_implementation,
     npbn_implementation,
 )
-from npbn.testing.behaviours import BEHAVIOURS
-from npbn.testing.conformance import try_behaviour
+from npbn.testing.adapters.torch_nn import implementation as torch_implementation
 from npbn.testing.mutants import MUTANTS, TextbookBatchNorm
-from npbn.testing.report import snippet
-from npbn.testing.torch_adapter import torch_implementation
+from npbn.testing.report import FAILED, NOT_SUPPORTED, PASSED, snippet
 
 EXAMPLES = hypothesis.settings.default.max_examples // 10
 LAYERS = [npbn.BatchNorm1d, npbn.BatchNorm2d, npbn.BatchNorm3d]
@@ -83,13 +80,13 @@ def test_torch_in_float64_keeps_the_contract_on_float32_data():
     implementation = Implementation(TorchInFloat64, "torch in float64", missing)
     report = check_batch_norm(implementation, examples=EXAMPLES)
     assert report.correct, report.table()
-    failed = {result.name for result in report.results if result.contract == "failed"}
+    failed = {result.name for result in report.results if result.contract == FAILED}
     # x · a + (bias − mean · a) in float64 is not the bias to the bit where x is 1e30.
     assert failed <= {"constant channels give the bias"}, report.table()
 
 
 def test_torch_in_float32_breaks_the_contract_and_the_report_shows_where():
-    report = check_batch_norm(torch_implementation(torch.nn.BatchNorm1d), examples=5, only="10⁶")
+    report = check_batch_norm(torch_implementation(torch.nn.BatchNorm1d), examples=5, only="1e6")
     (result,) = report.results
     assert (result.contract, report.correct, report.accurate) == ("failed", True, False)
     assert result.worst_eps > 8  # npbn's is at most 4
@@ -97,68 +94,10 @@ def test_torch_in_float32_breaks_the_contract_and_the_report_shows_where():
     assert "Step(" in result.example
 
 
-def test_the_textbook_is_correct():
-    report = check_batch_norm(class_implementation(TextbookBatchNorm), examples=EXAMPLES)
+@pytest.mark.parametrize("cls", [TextbookBatchNorm, *TEXTBOOKS])
+def test_textbooks_are_correct(cls):
+    report = check_batch_norm(class_implementation(cls), examples=EXAMPLES)
     assert report.correct, report.table()
-
-
-@pytest.fixture(scope="module")
-def drawn():
-    """Return the cases that the suite would draw, drawn once for all mutants."""
-    return {behaviour.name: draw(behaviour) for behaviour in BEHAVIOURS}
-
-
-def draw(behaviour, examples=8):
-    cases = []
-
-    @hypothesis.seed(0)
-    @hypothesis.settings(
-        max_examples=max(2, round(examples * behaviour.share)),
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @hypothesis.given(behaviour.cases)
-    def collect(case):
-        cases.append(case)
-
-    collect()
-    return cases
-
-
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
-def test_every_mutant_fails_a_behaviour(mutant, drawn):
-    implementation = class_implementation(mutant)
-    for behaviour in BEHAVIOURS:
-        if behaviour.contract_only:
-            continue
-        for case in drawn[behaviour.name]:
-            try:
-                behaviour.run(implementation, case, "correct")
-            except Exception:
-                return
-    pytest.fail(f"{mutant.__name__} passes: {mutant.__doc__}")
-
-
-@pytest.mark.parametrize("mutant", MUTANTS[:: max(1, len(MUTANTS) // EXAMPLES)])
-@pytest.mark.slow
-def test_the_report_fails_mutants(mutant):
-    report = check_batch_norm(class_implementation(mutant), examples=EXAMPLES)
-    assert not report.correct
-    failed = [result for result in report.results if result.correct == "failed"]
-    assert all(result.problem and result.example for result in failed)
-
-
-def test_mutants_differ_from_the_textbook_and_from_one_another():
-    """Each overrides something, and no two override the same by the same code."""
-    assert len({mutant.__name__ for mutant in MUTANTS}) == len(MUTANTS)
-    bodies = [
-        tuple((name, getattr(member, "__code__", member)) for name, member in sorted(own.items()))
-        for own in ({k: v for k, v in vars(m).items() if k[:2] != "__"} for m in MUTANTS)
-    ]
-    assert all(bodies)
-    assert len(set(map(repr, bodies))) == len(bodies)
 
 
 # -- implementations that misbehave ---------------------------------------------------------
@@ -211,25 +150,10 @@ def test_what_a_backward_pass_does_wrong_is_told(backward, words):
     assert words in report.results[0].problem
 
 
-def test_an_implementation_that_never_returns_is_given_up_and_the_suite_goes_on():
-    release = []
-
-    def sleep(x):
-        while not release:
-            time.sleep(0.01)
-        return x
-
-    report = check_batch_norm(odd(sleep), examples=3, only="output in", seconds=0.2)
-    release.append(True)
-    assert len(report.results) == 2
-    for result in report.results:
-        assert result.problem == "did not return within 0.2 seconds"
-
-
 def test_what_is_not_supported_is_neither_passed_nor_failed():
     class InferenceOnly:
         unsupported = ("training", "backward", "running_statistics", "counter", "no_affine")
-        unsupported = (*unsupported, "bias_alone", "untracked", "float16", "rank4", "rank5")
+        unsupported = (*unsupported, "bias_alone", "weight_alone", "untracked", "float16", "rank5")
 
         def __init__(self, num_features, eps, momentum):
             self.eps = eps
@@ -242,9 +166,13 @@ def test_what_is_not_supported_is_neither_passed_nor_failed():
 
     report = check_batch_norm(class_implementation(InferenceOnly), examples=5)
     assert report.correct, report.table()
-    states = [result.correct for result in report.results]
-    assert states.count("passed") >= 6
-    assert "not supported" in states
+    by_name = {result.name: result.correct for result in report.results}
+    assert list(by_name.values()).count(PASSED) >= 20
+    assert by_name["output in training"] == NOT_SUPPORTED
+    # Memory, layouts and NaN are looked at without training too.
+    for name in ("inputs are left unchanged", "results are the caller's", "NaN and infinity reach"):
+        assert all(v == PASSED for key, v in by_name.items() if name in key)
+    assert by_name["any memory layout, rank 2 or higher"] == PASSED
 
 
 def test_a_plain_function_is_checked_without_its_backward_pass():
@@ -289,7 +217,12 @@ def test_the_snippet_builds_the_case():
     assert rebuilt.setup.bias is None
 
 
-def test_a_passing_behaviour_reports_its_worst_error():
-    result = try_behaviour(BEHAVIOURS[0], npbn_implementation(npbn.BatchNorm1d), 10)
-    assert 0 < result.worst_eps <= 1
-    assert result.problem is None
+def test_errors_of_outputs_gradients_and_statistics_are_reported_apart():
+    implementation = npbn_implementation(npbn.BatchNorm1d)
+    report = check_batch_norm(implementation, examples=10, only="three training steps")
+    assert list(report.worst) == ["y", "gradients", "statistics"]
+    assert 0 < report.worst["y"] <= 1
+    assert 0 < report.worst["gradients"] <= 4
+    assert 0 < report.worst["statistics"] <= 2
+    assert report.results[0].worst_eps == max(report.worst.values())
+    assert report.results[0].problem is None

@@ -30,6 +30,11 @@ UPDATES = {
     "onnx": lambda old, new, momentum: old * momentum + new * (1 - momentum),
     "keras": lambda old, new, momentum: old * momentum + new * (1 - momentum),
     "flax": lambda old, new, momentum: momentum * old + (1 - momentum) * new,
+    # once there are batches enough that nothing is left to be debiased
+    "haiku": lambda old, new, momentum: old * momentum + new * (1 - momentum),
+    "equinox": lambda old, new, momentum: (1 - momentum) * new + momentum * old,
+    "paddle": lambda old, new, momentum: old * momentum + new * (1.0 - momentum),
+    "mxnet": lambda old, new, momentum: old * momentum + new * (1 - momentum),
     # the kernel takes exponential_avg_factor = 1 - momentum from the layer
     "tensorflow_fused": lambda old, new, momentum: momentum * old + (1 - momentum) * new,
 }

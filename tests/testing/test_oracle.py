@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npbn.testing import Setup, Step, oracle
-from npbn.testing.torch_adapter import torch_implementation
+from npbn.testing.adapters.torch_nn import implementation as torch_implementation
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 

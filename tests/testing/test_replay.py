@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import npbn
+from npbn.testing.adapters.torch_nn import implementation as torch_implementation
 from npbn.testing.export import export_cases, replay_cases
 from npbn.testing.protocol import (
     CAPABILITIES,
@@ -18,7 +19,6 @@ from npbn.testing.protocol import (
     function_implementation,
     npbn_implementation,
 )
-from npbn.testing.torch_adapter import torch_implementation
 
 
 @pytest.fixture(scope="module")

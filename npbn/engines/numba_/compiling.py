@@ -21,18 +21,18 @@ def compiled(function: F, fastmath: frozenset[str] = CONTRACT) -> F:
     """Compile a function for each combination of dtypes, at the first call with it."""
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
     try:
-        kept: Any = numba.njit(cache=True, **options)(function)
-        # numba compares the file that a function is in. What it calls stands in others, and has
-        # been compiled into it.
+        kept = numba.njit(cache=True, **options)(function)
+        # numba checks only the file of the function, not those of the functions that it calls,
+        # which are compiled into it.
         kept._cache._cache_file._source_stamp = _sources()
-    except (RuntimeError, AttributeError):  # no folder that can be written to, or another numba
+    except (RuntimeError, AttributeError):  # no folder to write to, or another version of numba
         return cast(F, numba.njit(**options)(function))
     return cast(F, kept)
 
 
 @lru_cache
 def _sources() -> str:
-    """Return a digest of all that is compiled: the engines, and the mathematics that uses them."""
+    """Return a digest of all files with functions that are compiled."""
     package = Path(__file__).parents[2]
     files = [file for part in ("engines", "functional") for file in (package / part).rglob("*.py")]
     return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()

@@ -12,6 +12,8 @@ from npbn.testing.textbook import TextbookBatchNorm, along
 class UnbiasedNormalisation(TextbookBatchNorm):
     """Normalises by the unbiased variance: ``torch.var``'s default, ``ddof=1``."""
 
+    caught_by = "output in training"
+
     def var(self, values, mean):
         return super().var(values, mean) * self.count(values) / (self.count(values) - 1)
 
@@ -22,12 +24,16 @@ class UnbiasedNormalisation(TextbookBatchNorm):
 class EpsOutsideRoot(TextbookBatchNorm):
     """Divides by sqrt(var) + eps, as Adam does: seen where var is not far above eps."""
 
+    caught_by = "eps is added to the variance, under the root"
+
     def rstd(self, var):
         return 1 / (np.sqrt(var) + self.eps)
 
 
 class EpsAsFloor(TextbookBatchNorm):
     """Takes max(var, eps) for var + eps, a "guard against division by zero"."""
+
+    caught_by = "eps is added to the variance, under the root"
 
     def rstd(self, var):
         return 1 / np.sqrt(np.maximum(var, self.eps))
@@ -36,12 +42,16 @@ class EpsAsFloor(TextbookBatchNorm):
 class HardCodedEps(TextbookBatchNorm):
     """Leaves its argument unread: a converter that drops an attribute equal to its own default."""
 
+    caught_by = "eps is added to the variance, under the root"
+
     def rstd(self, var):
         return 1 / np.sqrt(var + 1e-5)
 
 
 class NoRoot(TextbookBatchNorm):
     """Divides by the variance, as if it had been given standard deviations."""
+
+    caught_by = "output in training"
 
     def rstd(self, var):
         return 1 / (var + self.eps)
@@ -50,6 +60,8 @@ class NoRoot(TextbookBatchNorm):
 class MomentOfSquares(TextbookBatchNorm):
     """Takes E[x²] − E[x]² in float32: one pass over memory, and cancellation when |mean| ≫ std."""
 
+    caught_by = "mean up to 1e4 standard deviations"
+
     def var(self, values, mean):
         values = values.astype(np.float32)
         return self.mean(values * values) - self.mean(values) ** 2
@@ -57,6 +69,8 @@ class MomentOfSquares(TextbookBatchNorm):
 
 class WithinSampleVariance(TextbookBatchNorm):
     """Averages each sample's own variance: merging parts without the spread of their means."""
+
+    caught_by = "rank 3: (N, C, L)"
 
     def var(self, values, mean):
         if values.ndim == 2:
@@ -69,12 +83,16 @@ class WithinSampleVariance(TextbookBatchNorm):
 class ChannelsLast(TextbookBatchNorm):
     """Sums over all axes but the last, with ``reshape(-1, C)``: right for NHWC and rank 2 alone."""
 
+    caught_by = "rank 3: (N, C, L)"
+
     def total(self, values):
         return values.reshape(-1, self.num_features).sum(axis=0)
 
 
 class BiasBeforeWeight(TextbookBatchNorm):
     """Adds the bias first, (x̂ + bias) · weight: a wrong folding into the next layer."""
+
+    caught_by = "output in training"
 
     def affine(self, x_hat):
         y = x_hat if self.bias is None else x_hat + along(self.bias, x_hat)
@@ -84,6 +102,8 @@ class BiasBeforeWeight(TextbookBatchNorm):
 class AffineBothOrNone(TextbookBatchNorm):
     """Leaves the weight out when there is no bias, or the other way round: one ``affine`` flag."""
 
+    caught_by = "weight without bias"
+
     def affine(self, x_hat):
         return x_hat if self.weight is None or self.bias is None else super().affine(x_hat)
 
@@ -91,28 +111,16 @@ class AffineBothOrNone(TextbookBatchNorm):
 class RunningStatisticsInTraining(TextbookBatchNorm):
     """Normalises by the running statistics in training: Keras's ``trainable=False`` confusion."""
 
+    caught_by = "output in training"
+
     def statistics(self, values, training):
         return super().statistics(values, training=False)
 
 
-class BatchStatisticsInEval(TextbookBatchNorm):
-    """Normalises by the batch in evaluation: a mode flag that never arrives."""
-
-    def statistics(self, values, training):
-        return super().statistics(values, training=True)
-
-
-class UntrackedEvalIsIdentity(TextbookBatchNorm):
-    """Without running statistics, evaluates with their initial values, mean 0 and variance 1."""
-
-    def statistics(self, values, training):
-        if self.running_mean is None and not training:
-            return np.zeros(self.num_features), np.ones(self.num_features)
-        return super().statistics(values, training)
-
-
 class AcceptsOneValue(TextbookBatchNorm):
     """Trains on one value per channel: the output is the bias, the running variance NaN."""
+
+    caught_by = "one value a channel is refused"
 
     def refuse(self, x, training):
         pass
@@ -121,45 +129,124 @@ class AcceptsOneValue(TextbookBatchNorm):
 class RefusesOneSample(TextbookBatchNorm):
     """Looks at N where N·L counts, and so refuses to train on one image."""
 
+    caught_by = "one sample of several positions will do"
+
     def refuse(self, x, training):
         if self.by_batch(training) and len(x) == 1:
             raise ValueError("expected more than 1 sample")
 
 
-# -- dtypes, layouts, NaN -----------------------------------------------------------------------
+class EpsSquared(TextbookBatchNorm):
+    """Adds eps² to the variance."""
+
+    caught_by = "eps is added to the variance, under the root"
+
+    def rstd(self, var):
+        return 1 / np.sqrt(var + self.eps**2)
 
 
-class Float16Accumulated(TextbookBatchNorm):
-    """Computes float16 in float16: sums overflow at 65504, and squares well before."""
+class EpsTwice(TextbookBatchNorm):
+    """Adds eps to the variance when it is measured and once more under the root."""
 
-    def working(self, x):
-        return x.copy() if x.dtype == np.float16 else super().working(x)
+    caught_by = "eps is added to the variance, under the root"
+
+    def rstd(self, var):
+        return 1 / np.sqrt(var + 2 * self.eps)
 
 
-class Float16ReturnedAsFloat32(TextbookBatchNorm):
-    """Forgets to cast float16 back, and so doubles every activation from there on."""
+class TrainingByRunningVariance(TextbookBatchNorm):
+    """Centres by the batch and scales by the running variance in training."""
+
+    caught_by = "output in training"
+
+    def statistics(self, values, training):
+        mean, var = super().statistics(values, training)
+        return mean, var if self.running_var is None else self.running_var.astype(np.float64)
+
+
+class AbsoluteWeight(TextbookBatchNorm):
+    """Takes the weight's magnitude: written for weights that begin at 1."""
+
+    caught_by = "output in training"
+
+    def affine(self, x_hat):
+        weight, self.weight = self.weight, None if self.weight is None else np.abs(self.weight)
+        try:
+            return super().affine(x_hat)
+        finally:
+            self.weight = weight
+
+
+class OnePlusWeight(TextbookBatchNorm):
+    """Scales by 1 + weight, as layers do whose weight begins at 0."""
+
+    caught_by = "output in training"
+
+    def affine(self, x_hat):
+        return super().affine(x_hat) + (0 if self.weight is None else x_hat)
+
+
+class ZeroWeightIsNone(TextbookBatchNorm):
+    """Tests ``if weight`` for ``is not None``: a weight of 0 scales by 1."""
+
+    caught_by = "weights of 0"
+
+    def affine(self, x_hat):
+        weight = self.weight
+        if weight is not None:
+            self.weight = np.where(weight == 0, 1, weight).astype(weight.dtype)
+        try:
+            return super().affine(x_hat)
+        finally:
+            self.weight = weight
+
+
+class BiasNormalised(TextbookBatchNorm):
+    """Adds the bias before the division by the standard deviation."""
+
+    caught_by = "output in training"
 
     def forward(self, x, training):
-        return super().forward(x.astype(np.float32) if x.dtype == np.float16 else x, training)
+        bias = self.bias
+        y = super().forward(x, training)
+        if bias is None:
+            return y
+        with np.errstate(all="ignore"):
+            return (y + along(bias * (self.cache.rstd - 1), y)).astype(x.dtype)
 
 
-class Float64InFloat32(TextbookBatchNorm):
-    """Computes float64 in float32: one ``.float()`` too many."""
+class ClipsOutput(TextbookBatchNorm):
+    """Clips the output to ±6, as for eight bits."""
 
-    def working(self, x):
-        return super().working(x.astype(np.float32))
+    caught_by = "many values a channel"
 
-
-class ReadsMemoryOrder(TextbookBatchNorm):
-    """Reads memory as if every array were contiguous: a kernel that is handed a bare pointer."""
-
-    def working(self, x):
-        return super().working(x.ravel(order="K").reshape(x.shape))
+    def affine(self, x_hat):
+        return super().affine(x_hat).clip(-6, 6)
 
 
-class SwallowsNan(TextbookBatchNorm):
-    """Takes NaN for zero, and so hides where training diverged: ``nan_to_num``, ``nanmean``."""
+class VarianceFloor(TextbookBatchNorm):
+    """Keeps the variance above 1e-4, for stability."""
 
-    def working(self, x):
-        values = super().working(x)
-        return np.where(np.isnan(values), 0, values)
+    caught_by = "tiny variance, eps decides"
+
+    def rstd(self, var):
+        return super().rstd(np.maximum(var, 1e-4))
+
+
+class MeanNotSubtracted(TextbookBatchNorm):
+    """Divides by the standard deviation and does not centre."""
+
+    caught_by = "output in training"
+
+    def statistics(self, values, training):
+        mean, var = super().statistics(values, training)
+        return 0 * mean, var
+
+
+class VarianceAboutZero(TextbookBatchNorm):
+    """Takes the mean of x² for the variance."""
+
+    caught_by = "output in training"
+
+    def var(self, values, mean):
+        return super().var(values, 0 * mean)

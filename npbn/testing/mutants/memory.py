@@ -10,6 +10,8 @@ from npbn.testing.textbook import TextbookBatchNorm, along
 class NormalisesInPlace(TextbookBatchNorm):
     """Leaves x̂ in the caller's input, which a residual connection still needs."""
 
+    caught_by = "inputs are left unchanged"
+
     @np.errstate(all="ignore")
     def forward(self, x, training):
         y = super().forward(x, training)
@@ -19,6 +21,8 @@ class NormalisesInPlace(TextbookBatchNorm):
 
 class ScalesGradientInPlace(TextbookBatchNorm):
     """Multiplies the caller's ``grad_output`` by rstd, with ``*=``."""
+
+    caught_by = "inputs are left unchanged"
 
     @np.errstate(all="ignore")
     def backward(self, grad_output):
@@ -30,6 +34,8 @@ class ScalesGradientInPlace(TextbookBatchNorm):
 class StaleCache(TextbookBatchNorm):
     """Goes backward through its first forward pass for ever: ``if self.cache is None``."""
 
+    caught_by = "several steps, switching modes"
+
     def remember(self, cache):
         self.cache = self.cache or cache
 
@@ -37,12 +43,16 @@ class StaleCache(TextbookBatchNorm):
 class SharedCache(TextbookBatchNorm):
     """Keeps one cache for all layers, on the class: fails once there are two of them."""
 
+    caught_by = "two layers do not share"
+
     def remember(self, cache):
         type(self).cache = cache
 
 
 class ReusesOutput(TextbookBatchNorm):
     """Returns the same buffer from every call, and so changes what it returned before."""
+
+    caught_by = "results are the caller's"
 
     buffer: np.ndarray | None = None
 
@@ -53,6 +63,8 @@ class ReusesOutput(TextbookBatchNorm):
 
 class ReusesGradient(TextbookBatchNorm):
     """Returns the same buffer for every input's gradient."""
+
+    caught_by = "results are the caller's"
 
     buffer: np.ndarray | None = None
 
@@ -65,6 +77,8 @@ class ReusesGradient(TextbookBatchNorm):
 class KeepsOutput(TextbookBatchNorm):
     """Without weight and bias, keeps its output for x̂: an in-place ReLU behind it changes both."""
 
+    caught_by = "an output that is overwritten does not spoil backward"
+
     def forward(self, x, training):
         y = super().forward(x, training)
         if self.weight is None and self.bias is None:
@@ -74,6 +88,8 @@ class KeepsOutput(TextbookBatchNorm):
 
 class GradientAccumulates(TextbookBatchNorm):
     """Adds every weight gradient to the ones before, and none is ever cleared."""
+
+    caught_by = "several steps, switching modes"
 
     accumulated: np.ndarray | float = 0.0
 
@@ -88,3 +104,61 @@ def _into(buffer: np.ndarray | None, values: np.ndarray) -> np.ndarray:
         return values
     buffer[...] = values
     return buffer
+
+
+class EvaluatesInPlace(TextbookBatchNorm):
+    """Writes the output of evaluation over its input."""
+
+    caught_by = "inputs are left unchanged"
+
+    def forward(self, x, training):
+        y = super().forward(x, training)
+        if not training and x.flags.writeable:
+            x[...] = y
+        return y
+
+
+class ReusesWeightGradient(TextbookBatchNorm):
+    """Returns the same buffer for every weight's gradient."""
+
+    caught_by = "results are the caller's"
+
+    buffer: np.ndarray | None = None
+
+    def backward(self, grad_output):
+        grad_input, grad_weight, grad_bias = super().backward(grad_output)
+        if grad_weight is not None:
+            self.buffer = grad_weight = _into(self.buffer, grad_weight)
+        return grad_input, grad_weight, grad_bias
+
+
+class ReusesOutputInEval(TextbookBatchNorm):
+    """Returns the same buffer from every evaluation."""
+
+    caught_by = "results are the caller's"
+
+    buffer: np.ndarray | None = None
+
+    def forward(self, x, training):
+        y = super().forward(x, training)
+        if not training:
+            self.buffer = y = _into(self.buffer, y)
+        return y
+
+
+class BackwardWritesInput(TextbookBatchNorm):
+    """Leaves the gradient in the memory of the input, which it kept by reference."""
+
+    caught_by = "inputs are left unchanged"
+
+    x: np.ndarray | None = None
+
+    def forward(self, x, training):
+        self.x = x
+        return super().forward(x, training)
+
+    def backward(self, grad_output):
+        gradients = super().backward(grad_output)
+        if self.x.flags.writeable:
+            self.x[...] = gradients[0]
+        return gradients

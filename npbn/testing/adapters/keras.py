@@ -1,0 +1,132 @@
+"""Keras 3: ``keras.layers:BatchNormalization``, with the backend that Keras is set to.
+
+That is the environment's ``KERAS_BACKEND``. The NumPy backend has no gradients.
+"""
+
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+
+from npbn.testing.case import Setup
+from npbn.testing.protocol import Gradients, Implementation
+
+WEIGHTS = {"weight": "gamma", "bias": "beta"}
+STATISTICS = {"running_mean": "moving_mean", "running_var": "moving_variance"}
+
+
+class _Layer:
+    """A layer whose dtype follows the first input's: a policy says what float16 is computed in."""
+
+    num_batches_tracked = None
+
+    def __init__(self, cls: type, setup: Setup):
+        self.cls, self.setup, self.norm = cls, setup, None
+
+    def load(self, setup: Setup) -> None:
+        self.setup = setup
+        for name, theirs in (*WEIGHTS.items(), *STATISTICS.items()):
+            if (values := getattr(setup, name)) is not None and self.norm is not None:
+                getattr(self.norm, theirs).assign(values)
+
+    def _build(self, x: np.ndarray) -> None:
+        setup = self.setup
+        self.norm = self.cls(
+            axis=1,
+            momentum=setup.momentum,
+            epsilon=setup.eps,
+            center=setup.bias is not None,
+            scale=setup.weight is not None,
+            dtype="mixed_float16" if x.dtype == np.float16 else x.dtype.name,
+        )
+        self.norm.build(x.shape)
+        self.load(setup)
+
+    @property
+    def running_mean(self) -> np.ndarray:
+        return self._statistic("running_mean")
+
+    @property
+    def running_var(self) -> np.ndarray:
+        return self._statistic("running_var")
+
+    def _statistic(self, name: str) -> np.ndarray:
+        if self.norm is None:
+            return getattr(self.setup, name)
+        return keras.ops.convert_to_numpy(getattr(self.norm, STATISTICS[name]))
+
+    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
+        if self.norm is None:
+            self._build(x)
+        given = keras.ops.convert_to_tensor(np.array(x), dtype=x.dtype.name)
+        return keras.ops.convert_to_numpy(self.norm(given, training=training))
+
+    def backward(self, grad_output: np.ndarray) -> Gradients:
+        raise TypeError(f"the {keras.config.backend()} backend has no gradients here")
+
+    def parameters(self) -> list[Any]:
+        """Return weight and bias, as variables of Keras or None."""
+        return [getattr(self.norm, theirs, None) for theirs in WEIGHTS.values()]
+
+
+class _TorchLayer(_Layer):
+    """The same by autograd."""
+
+    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
+        import torch
+
+        if self.norm is None:
+            self._build(x)
+        self.x = torch.tensor(np.array(x)).requires_grad_()
+        self.y = self.norm(self.x, training=training)
+        return self.y.detach().numpy()
+
+    def backward(self, grad_output: np.ndarray) -> Gradients:
+        import torch
+
+        wanted = [self.x, *(v if v is None else v.value for v in self.parameters())]
+        present = [tensor for tensor in wanted if tensor is not None]
+        grad = torch.tensor(np.array(grad_output))
+        found = iter(torch.autograd.grad(self.y, present, grad, retain_graph=True))
+        return tuple(None if tensor is None else next(found).numpy() for tensor in wanted)
+
+
+class _JaxLayer(_Layer):
+    """The same by ``stateless_call`` and a vector-Jacobian product."""
+
+    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
+        import jax
+
+        if self.norm is None:
+            self._build(x)
+        norm = self.norm
+        fixed = [variable.value for variable in norm.non_trainable_variables]
+
+        def run(x: Any, parameters: Any) -> Any:
+            return norm.stateless_call(parameters, fixed, x, training=training)
+
+        parameters = [variable.value for variable in norm.trainable_variables]
+        y, self.pullback, moved = jax.vjp(run, jax.numpy.array(x), parameters, has_aux=True)
+        for variable, value in zip(norm.non_trainable_variables, moved, strict=True):
+            variable.assign(value)
+        return np.array(y)
+
+    def backward(self, grad_output: np.ndarray) -> Gradients:
+        grad_input, grads = self.pullback(np.array(grad_output))
+        found = iter(grads)
+        rest = (None if v is None else np.array(next(found)) for v in self.parameters())
+        return np.array(grad_input), *rest
+
+
+def implementation(cls: type) -> Implementation:
+    """Check ``keras.layers.BatchNormalization``, or a layer that is made as it is."""
+    backend = keras.config.backend()
+    layer = {"torch": _TorchLayer, "jax": _JaxLayer}.get(backend, _Layer)
+    missing = ("untracked",) if layer is not _Layer else ("untracked", "backward", "eval_backward")
+    if backend == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+    name = f"keras.layers.{cls.__name__} on {backend}"
+    return Implementation(partial(layer, cls), name, missing, "keras")

@@ -1,0 +1,63 @@
+"""PaddlePaddle: ``paddle.nn:BatchNorm1D``, 2D and 3D."""
+
+from functools import partial
+
+import numpy as np
+import paddle
+
+from npbn.testing.case import Setup
+from npbn.testing.protocol import Gradients, Implementation
+
+RANKS = {"BatchNorm1D": (2, 3), "BatchNorm2D": (4,), "BatchNorm3D": (5,)}
+NAMES = {"weight": "weight", "bias": "bias", "running_mean": "_mean", "running_var": "_variance"}
+
+
+class _Layer:
+    num_batches_tracked = None
+
+    def __init__(self, cls: type, setup: Setup):
+        before = paddle.get_default_dtype()
+        paddle.set_default_dtype(setup.dtype.name)
+        try:
+            self.norm = cls(
+                setup.num_features,
+                momentum=setup.momentum,
+                epsilon=setup.eps,
+                weight_attr=None if setup.weight is not None else False,
+                bias_attr=None if setup.bias is not None else False,
+            )
+        finally:
+            paddle.set_default_dtype(before)
+        self.load(setup)
+
+    def load(self, setup: Setup) -> None:
+        for name, theirs in NAMES.items():
+            if (values := getattr(setup, name)) is not None:
+                getattr(self.norm, theirs).set_value(np.array(values))
+        self.wanted = (setup.weight is not None, setup.bias is not None)
+
+    running_mean = property(lambda self: self.norm._mean.numpy())
+    running_var = property(lambda self: self.norm._variance.numpy())
+
+    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
+        self.norm.train() if training else self.norm.eval()
+        self.x = paddle.to_tensor(np.array(x), stop_gradient=False)
+        self.y = self.norm(self.x)
+        return self.y.numpy()
+
+    def backward(self, grad_output: np.ndarray) -> Gradients:
+        parameters = zip(self.wanted, (self.norm.weight, self.norm.bias), strict=True)
+        wanted = [self.x, *(tensor if there else None for there, tensor in parameters)]
+        present = [tensor for tensor in wanted if tensor is not None]
+        grad = paddle.to_tensor(np.array(grad_output))
+        found = iter(paddle.grad(self.y, present, grad, retain_graph=True))
+        return tuple(None if tensor is None else next(found).numpy() for tensor in wanted)
+
+
+def implementation(cls: type) -> Implementation:
+    """Check a BatchNorm of Paddle."""
+    taken = RANKS.get(cls.__name__, (2, 3, 4, 5))
+    ranks = tuple(f"rank{rank}" for rank in (2, 3, 4, 5) if rank not in taken)
+    return Implementation(
+        partial(_Layer, cls), f"paddle.nn.{cls.__name__}", (*ranks, "untracked"), "paddle"
+    )

@@ -1,0 +1,50 @@
+"""tinygrad: ``tinygrad.nn:BatchNorm``."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tinygrad import Context, Tensor
+
+from npbn.testing.case import Setup
+from npbn.testing.protocol import Gradients, Implementation
+
+
+class _Layer:
+    def __init__(self, cls: type, setup: Setup):
+        affine = setup.weight is not None
+        self.norm: Any = cls(setup.num_features, setup.eps, affine, setup.tracks, setup.momentum)
+        self.norm.num_batches_tracked.assign(setup.num_batches_tracked).realize()
+        self.load(setup)
+
+    def load(self, setup: Setup) -> None:
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            if (values := getattr(setup, name)) is not None:
+                setattr(self.norm, name, Tensor(values.copy()).realize())
+
+    running_mean = property(lambda self: self.norm.running_mean.numpy().copy())
+    running_var = property(lambda self: self.norm.running_var.numpy().copy())
+    num_batches_tracked = property(lambda self: self.norm.num_batches_tracked.item())
+
+    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
+        self.x = Tensor(np.array(x, order="C")).realize()
+        with Context(TRAINING=int(training)):
+            self.y = self.norm(self.x)
+        return self.y.numpy().copy()
+
+    def backward(self, grad_output: np.ndarray) -> Gradients:
+        wanted = (self.x, self.norm.weight, self.norm.bias)
+        present = [tensor for tensor in wanted if tensor is not None]
+        grad = Tensor(np.array(grad_output, order="C"))
+        found = iter(self.y.gradient(*present, gradient=grad))
+        return tuple(None if tensor is None else next(found).numpy() for tensor in wanted)
+
+
+def implementation(cls: type) -> Implementation:
+    """Check ``tinygrad.nn.BatchNorm``: it has weight and bias or neither, and refuses nothing.
+
+    float16 input with float32 parameters gives a float32 output: it is not supported.
+    """
+    missing = ("weight_alone", "bias_alone", "momentum_none", "errors", "clean_errors")
+    missing += ("float16",)
+    return Implementation(partial(_Layer, cls), f"tinygrad.nn.{cls.__name__}", missing)

@@ -1,0 +1,82 @@
+"""PyTorch's modules: ``torch.nn:BatchNorm1d``, 2d, 3d, SyncBatchNorm and what derives from them."""
+
+import numpy as np
+import torch
+
+from npbn.testing.case import Setup
+from npbn.testing.protocol import Gradients, Implementation
+
+RANKS = {"BatchNorm1d": (2, 3), "BatchNorm2d": (4,), "BatchNorm3d": (5,)}
+
+
+class Layer:
+    """A step by autograd; subclasses have weight, bias and `apply`."""
+
+    weight: torch.Tensor | None
+    bias: torch.Tensor | None
+
+    def apply(self, x: torch.Tensor, training: bool) -> torch.Tensor:
+        """Return the output."""
+        raise NotImplementedError
+
+    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
+        """Return the output; torch takes no negative strides, so it is given a copy."""
+        self.x = torch.tensor(np.array(x)).requires_grad_()
+        self.y = self.apply(self.x, training)
+        return self.y.detach().numpy()
+
+    def backward(self, grad_output: np.ndarray) -> Gradients:
+        """Return the gradients."""
+        wanted = (self.x, self.weight, self.bias)
+        present = [tensor for tensor in wanted if tensor is not None]
+        gradients = iter(torch.autograd.grad(self.y, present, torch.tensor(np.array(grad_output))))
+        return tuple(None if tensor is None else array(next(gradients)) for tensor in wanted)
+
+
+def array(tensor: torch.Tensor | None) -> np.ndarray | None:
+    """Return a tensor's values."""
+    return None if tensor is None else tensor.detach().numpy()
+
+
+class _ModuleLayer(Layer):
+    def __init__(self, cls: type, setup: Setup):
+        self.module = cls(
+            setup.num_features,
+            setup.eps,
+            setup.momentum,
+            affine=setup.weight is not None,
+            track_running_stats=setup.tracks,
+            bias=setup.bias is not None,
+            dtype=torch.from_numpy(np.zeros(0, setup.dtype)).dtype,
+        )
+        self.weight, self.bias = self.module.weight, self.module.bias
+        if setup.tracks:
+            self.module.num_batches_tracked.fill_(setup.num_batches_tracked)
+        self.load(setup)
+
+    def load(self, setup: Setup) -> None:
+        names = ("weight", "bias", "running_mean", "running_var")
+        given = {name: getattr(setup, name) for name in names}
+        state = {name: torch.tensor(value) for name, value in given.items() if value is not None}
+        self.module.load_state_dict(state, strict=False)  # the counter goes on
+
+    running_mean = property(lambda self: array(self.module.running_mean))
+    running_var = property(lambda self: array(self.module.running_var))
+    num_batches_tracked = property(lambda self: array(self.module.num_batches_tracked))
+
+    def apply(self, x: torch.Tensor, training: bool) -> torch.Tensor:
+        return self.module.train(training)(x)
+
+
+def implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Implementation:
+    """Check a BatchNorm module of torch, such as ``torch.nn.BatchNorm1d``.
+
+    torch raises its counter before it refuses one value per channel: "refusals change
+    nothing" is not supported. A bias without a weight is made as torch makes none: left out.
+    """
+    taken = RANKS.get(cls.__name__, (2, 3, 4, 5))
+    ranks = tuple(f"rank{rank}" for rank in (2, 3, 4, 5) if rank not in taken)
+    missing = (*ranks, "bias_alone", "clean_errors", *unsupported)
+    return Implementation(
+        lambda setup: _ModuleLayer(cls, setup), f"torch.nn.{cls.__name__}", missing
+    )

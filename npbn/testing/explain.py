@@ -1,0 +1,67 @@
+"""Say of wrong running statistics which other convention would make them right."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+from npbn.testing.compare import RUNNING
+from npbn.testing.convention_table import CONVENTIONS, Convention
+from npbn.testing.report import FAILED, BehaviourResult
+from npbn.testing.trial import BY_NAME, Run, Trial
+
+FIELDS = {"momentum_weighs": ("new", "old"), "stores": ("biased", "unbiased")}
+FIELDS["moves_in"] = ("forward", "backward")
+TRIED = 10  # examples
+
+
+def explain(run: Run, results: Sequence[BehaviourResult], own: str, seed: int) -> str | None:
+    """Return in a line which convention the running statistics follow, if not their own.
+
+    Each other combination of what momentum weighs, which variance is stored and which pass
+    moves the statistics is tried, those that differ in least first.
+    """
+    if not any(result.correct == FAILED and result.wrong in RUNNING for result in results):
+        return None
+    expected = CONVENTIONS[own]
+    run.known.clear()
+    for values in sorted(itertools.product(*FIELDS.values()), key=lambda v: _differ(expected, v)):
+        other = replace(expected, **dict(zip(FIELDS, values, strict=True)))
+        if _differ(expected, values) == 0:
+            continue
+        trial = Trial(BY_NAME["running statistics"], run, "correct", other).run(TRIED, seed)
+        if trial.problem is None and trial.skipped is None:
+            return _in_words(expected, other)
+    return None
+
+
+def _differ(expected: Convention, values: tuple[str, ...]) -> int:
+    own = [getattr(expected, name) for name in FIELDS]
+    return sum(mine != other for mine, other in zip(own, values, strict=True))
+
+
+def _in_words(expected: Convention, other: Convention) -> str:
+    sentences = {
+        "stores": f"stores the {other.stores} variance",
+        "momentum_weighs": f"takes momentum for the weight of the {other.momentum_weighs} value",
+        "moves_in": f"moves the running statistics in {other.moves_in}",
+    }
+    differing = [name for name in sentences if getattr(expected, name) != getattr(other, name)]
+    said = " and ".join(sentences[name] for name in differing)
+    alike = _those_with(other, FIELDS)
+    if alike:
+        return f"it {said}, as {_listed(alike)}: --convention {alike[0]}"
+    alike = _those_with(other, differing)
+    as_others = f", as {_listed(alike)}" if alike else ""
+    return f"it {said}{as_others}; the rest is as in {expected.name}, and none has both"
+
+
+def _those_with(convention: Convention, fields: Sequence[str]) -> list[str]:
+    return [
+        name
+        for name, one in CONVENTIONS.items()
+        if all(getattr(one, each) == getattr(convention, each) for each in fields)
+    ]
+
+
+def _listed(names: list[str]) -> str:
+    return f"{names[0]} does" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} do"

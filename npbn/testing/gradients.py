@@ -1,0 +1,162 @@
+"""Check the gradients of a layer of your own against finite differences; it needs NumPy alone."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+STEP = 1e-4  # of the spread of the values; see `check_gradients`
+EPS = float(np.finfo(np.float64).eps)
+
+
+class GradientError(AssertionError):
+    """A gradient is not the derivative; the message says which, where, and what it should be."""
+
+
+def check_gradients(layer: Any, x: np.ndarray, *, seed: int = 0) -> dict[str, float]:
+    r"""Check a layer's backward pass against finite differences of its forward pass.
+
+    With an upstream gradient :math:`g` that is drawn (all ones would hide mistakes: the input
+    gradient of BatchNorm vanishes then), the loss is :math:`f = \sum g \cdot y`. Each element
+    of the gradients of the input and of the parameters is held against
+
+    .. math:: D = \frac{4 D_h - D_{2h}}{3}, \quad D_h = \frac{f(v + h) - f(v - h)}{2 h}
+
+    whose error is of order :math:`h^4`. What is allowed is :math:`|D_h - D_{2h}|`, which is of
+    order :math:`h^2`, and what rounding loses of f, 64 eps · Σ |g y| / h: the output may have
+    lost a few dozen eps. h is 1e-4 of the spread of the values; where these and f are about 1,
+    that allows about 1e-8 and 1e-10. Near a kink (ReLU at 0) the two differences disagree, and
+    little is checked.
+
+    Parameters
+    ----------
+    layer : Module
+        With ``forward(x)``, ``backward(grad_output)`` and ``named_parameters()``, in the mode in
+        which it is to be checked. Its parameters are float64 (``layer.double()``). It is copied,
+        with its random generator, before every call, and stays as it is.
+    x : ndarray, float64
+        The input; small, since each element and each parameter takes four forward passes.
+    seed : int
+        Of the upstream gradient.
+
+    Returns
+    -------
+    dict of str to float
+        The largest difference of "input" and of each parameter by its name.
+
+    Raises
+    ------
+    GradientError
+        If a gradient is wrong, missing, or of another shape; an AssertionError.
+    TypeError
+        If `x` or a parameter is not float64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import npbn
+    >>> from npbn.testing import check_gradients
+    >>> layer = npbn.BatchNorm1d(3).double()
+    >>> x = np.random.default_rng(0).normal(size=(5, 3))
+    >>> max(check_gradients(layer, x).values()) < 1e-8
+    True
+    """
+    x = np.asarray(x)
+    _check_dtypes(layer, x)
+    mine = copy.deepcopy(layer)
+    y = mine.forward(x.copy())
+    grad_output = np.random.default_rng(seed).normal(size=y.shape)
+    for _, parameter in mine.named_parameters():
+        parameter.grad = None
+    gradients = {"input": mine.backward(grad_output.copy())}
+    gradients |= {name: p.grad for name, p in mine.named_parameters() if p.requires_grad}
+
+    lost = 64 * EPS * float(np.abs(grad_output * y).sum())
+    differences = {}
+    for name, gradient in gradients.items():
+        value = x if name == "input" else dict(layer.named_parameters())[name].data
+        _check_form(name, gradient, value)
+
+        def loss(changed: np.ndarray, name: str = name) -> float:
+            return float((grad_output * _output(layer, x, name, changed)).sum())
+
+        differences[name] = _largest_difference(name, gradient, value, loss, lost)
+    return differences
+
+
+def numerical_gradient(f: Callable[[np.ndarray], float], x: np.ndarray, step: float) -> np.ndarray:
+    """Return the central differences of the scalar function `f` at `x`, element by element.
+
+    Parameters
+    ----------
+    f : callable
+        ndarray to float.
+    x : ndarray
+    step : float
+    """
+    grad = np.empty(x.shape)
+    for index in np.ndindex(x.shape):
+        ahead, behind = x.copy(), x.copy()
+        ahead[index] += step
+        behind[index] -= step
+        grad[index] = (f(ahead) - f(behind)) / (ahead[index] - behind[index])
+    return grad
+
+
+def _output(layer: Any, x: np.ndarray, name: str, changed: np.ndarray) -> np.ndarray:
+    """Return the output of a copy of the layer with another input or parameter."""
+    fresh = copy.deepcopy(layer)
+    if name == "input":
+        return fresh.forward(changed)
+    dict(fresh.named_parameters())[name].data[...] = changed
+    return fresh.forward(x.copy())
+
+
+def _largest_difference(
+    name: str,
+    gradient: np.ndarray,
+    value: np.ndarray,
+    loss: Callable[[np.ndarray], float],
+    lost: float,
+) -> float:
+    if value.size == 0:
+        return 0.0
+    step = STEP * (max(float(value.std()), 1e-3 * float(np.abs(value).max())) or 1.0)
+    near, far = (numerical_gradient(loss, value, k * step) for k in (1, 2))
+    expected = (4 * near - far) / 3
+    allowed = np.abs(near - far) + lost / step
+    difference = np.abs(gradient - expected)
+    wrong = ~(difference <= allowed)
+    if wrong.any():
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise GradientError(
+            f"gradient of {name}: {list(at)} is {gradient[at]:.9g}, finite differences give "
+            f"{expected[at]:.9g} ± {allowed[at]:.2g}; {int(wrong.sum())} of {wrong.size} are wrong"
+        )
+    return float(difference.max(initial=0))
+
+
+def _check_dtypes(layer: Any, x: np.ndarray) -> None:
+    for name, array in _arrays(layer, x):
+        if array.dtype != np.float64:
+            raise TypeError(
+                f"check_gradients: expected {name} of dtype float64, got {array.dtype}: finite "
+                "differences need its digits (layer.double(), x.astype(np.float64))"
+            )
+
+
+def _arrays(layer: Any, x: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    yield "x", x
+    for name, parameter in layer.named_parameters():
+        yield name, parameter.data
+
+
+def _check_form(name: str, gradient: Any, value: np.ndarray) -> None:
+    if not isinstance(gradient, np.ndarray):
+        got = "None" if gradient is None else type(gradient).__name__
+        raise GradientError(f"gradient of {name}: expected an ndarray, got {got}")
+    if gradient.shape != value.shape:
+        raise GradientError(
+            f"gradient of {name}: expected shape {value.shape}, got {gradient.shape}"
+        )

@@ -1,0 +1,32 @@
+"""num_batches_tracked of a state: refused where no int64 holds it, else cast as torch casts it."""
+
+import numpy as np
+import pytest
+import torch
+
+import npbn
+from npbn.errors import StateDictError
+
+# -- counters -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value", [np.nan, np.inf, -np.inf, 1e30, -1e30, 2.0**63, np.uint64(2**63), np.float32(1e30)]
+)
+def test_a_counter_that_no_int64_holds_is_refused(value):
+    """Issue 16, number 7: NaN and 1e30 were loaded as −9223372036854775808."""
+    net = npbn.Sequential(npbn.BatchNorm1d(2), npbn.BatchNorm1d(2))
+    before, state = net.state_dict(), npbn.Sequential(npbn.BatchNorm1d(2)).state_dict()
+    state = {**before, "0.running_mean": np.ones(2), "1.num_batches_tracked": np.asarray(value)}
+    with pytest.raises(StateDictError, match=r"'1\.num_batches_tracked': expected values of int64"):
+        net.load_state_dict(state)
+    for key, array in net.state_dict().items():
+        assert np.array_equal(array, before[key]), key
+
+
+@pytest.mark.parametrize("value", [3.0, np.float32(7), 2.0**62, np.uint64(5), -1, True + 1, 3.7])
+def test_a_counter_is_cast_as_torch_casts_it(value):
+    mine, its = npbn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+    mine.load_state_dict({**mine.state_dict(), "num_batches_tracked": value})
+    its.num_batches_tracked.copy_(torch.tensor(value if value == 3.7 else int(value)))
+    assert mine.num_batches_tracked == its.num_batches_tracked.item()

@@ -1,0 +1,35 @@
+"""A step that is refused has changed no parameter.
+
+Issue 16, number 8.
+"""
+
+import numpy as np
+import pytest
+
+import npbn
+
+pytestmark = pytest.mark.usefixtures("engine")
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_step(momentum):
+    first, second = npbn.Parameter(np.ones(2)), npbn.Parameter(np.broadcast_to(1.0, (2,)))
+    optimizer = npbn.SGD([first, second], lr=1.0, momentum=momentum)
+    first.grad = second.grad = np.ones(2)
+    with pytest.raises(ValueError, match=r"SGD\.step: expected parameters that can be written to"):
+        optimizer.step()
+    assert first.data.tolist() == [1, 1]
+    assert optimizer.state == {}
+    second.grad = None
+    optimizer.step()
+    assert first.data.tolist() == [0, 0]
+
+
+def test_step_with_an_option_of_a_later_group_that_is_no_number():
+    first, second = npbn.Parameter(np.ones(2)), npbn.Parameter(np.ones(2))
+    optimizer = npbn.SGD([{"params": [first]}, {"params": [second]}], lr=1.0)
+    first.grad = second.grad = np.ones(2)
+    optimizer.param_groups[1]["lr"] = None
+    with pytest.raises(TypeError):
+        optimizer.step()
+    assert first.data.tolist() == [1, 1]
