@@ -18,7 +18,7 @@ class Target(NamedTuple):
     name: str
     package: str
     settings: str = ""
-    examples: int = 10  # of a behaviour
+    examples: int = 5  # of a behaviour
 
     @property
     def title(self) -> str:
@@ -43,7 +43,7 @@ TARGETS = (
     Target("equinox.nn:BatchNorm", "equinox", examples=FEW),
     *(
         Target("keras.layers:BatchNormalization", "keras", f"KERAS_BACKEND={backend}", examples)
-        for backend, examples in (("numpy", 10), ("torch", 10), ("jax", FEW))
+        for backend, examples in (("numpy", 5), ("torch", 5), ("jax", FEW))
     ),
     Target("tinygrad.nn:BatchNorm", "tinygrad", examples=FEW),
     *(Target(f"paddle.nn:BatchNorm{rank}D", "paddlepaddle") for rank in (1, 2)),
