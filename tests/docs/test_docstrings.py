@@ -6,10 +6,11 @@ import pytest
 
 import npbn
 import npbn.distributed
+import npbn.testing
 
 validate = pytest.importorskip("numpydoc.validate", reason="pip install '.[docs]'").validate
 
-MODULES = (npbn, npbn.functional, npbn.data, npbn.errors, npbn.init, npbn.distributed)
+MODULES = (npbn, npbn.functional, npbn.data, npbn.errors, npbn.init, npbn.distributed, npbn.testing)
 # What numpydoc asks for and npbn does without.
 ALLOWED = {
     "GL01",  # a summary on the line after the quotes
