@@ -84,7 +84,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Case:
-    """A BatchNorm and the steps it takes, one after the other."""
+    """A BatchNorm and the steps it takes, one after the other.
+
+    Attributes
+    ----------
+    setup : Setup
+        Options, parameters and statistics.
+    steps : tuple of Step
+        Each a forward pass, most with a backward pass.
+    """
 
     setup: Setup
     steps: tuple[Step, ...]

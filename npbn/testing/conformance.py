@@ -149,7 +149,13 @@ class Check:
         self.explanation = explain(self.run, self.results, self.convention, self.seed)
 
     def report(self) -> ConformanceReport:
-        """Return what has been found so far."""
+        """Return what has been found so far.
+
+        Returns
+        -------
+        ConformanceReport
+            Of what has been checked so far.
+        """
         return ConformanceReport(
             self.name,
             tuple(self.results),
@@ -198,6 +204,16 @@ class Check:
 
 def find_behaviours(only: str = "") -> list[Behaviour]:
     """Return the behaviours whose name contains `only`.
+
+    Parameters
+    ----------
+    only : str
+        A part of the name; empty for all.
+
+    Returns
+    -------
+    list
+        The behaviours, in the order of the report.
 
     Raises
     ------

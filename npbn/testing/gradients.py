@@ -91,9 +91,14 @@ def numerical_gradient(f: Callable[[np.ndarray], float], x: np.ndarray, step: fl
     Parameters
     ----------
     f : callable
-        ndarray to float.
+        Takes an ndarray, returns a float.
     x : ndarray
     step : float
+
+    Returns
+    -------
+    ndarray, shape of x, float64
+        An element for each of x.
     """
     grad = np.empty(x.shape)
     for index in np.ndindex(x.shape):

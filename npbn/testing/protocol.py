@@ -39,10 +39,38 @@ class BatchNorm(Protocol):
     num_batches_tracked: Any
 
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
-        """Return the output, of x's shape and dtype; update the running statistics in training."""
+        """Return the output, of x's shape and dtype; update the running statistics in training.
+
+        Parameters
+        ----------
+        x : ndarray
+            The input.
+        training : bool
+            Whether the batch normalises.
+
+        Returns
+        -------
+        ndarray, shape and dtype of x
+            The output.
+        """
 
     def backward(self, grad_output: np.ndarray) -> Gradients:
-        """Return the gradients of input, weight and bias (None where there is none)."""
+        """Return the gradients of input, weight and bias (None where there is none).
+
+        Parameters
+        ----------
+        grad_output : ndarray, shape and dtype of the output
+            Of the latest forward pass.
+
+        Returns
+        -------
+        grad_input : ndarray, shape and dtype of the input
+            The gradient of the input.
+        grad_weight : ndarray, shape (C,), or None
+            The gradient of the weight.
+        grad_bias : ndarray, shape (C,), or None
+            The gradient of the bias.
+        """
 
 
 class Implementation:
@@ -89,7 +117,18 @@ class Implementation:
         self.unsupported = frozenset((*unsupported, *absent))
 
     def takes(self, rank: int) -> bool:
-        """Tell whether inputs of this rank, or of a higher one, are supported."""
+        """Tell whether inputs of this rank, or of a higher one, are supported.
+
+        Parameters
+        ----------
+        rank : int
+            Of an input, 2 to 5.
+
+        Returns
+        -------
+        bool
+            Whether there is such a rank.
+        """
         return any(f"rank{higher}" not in self.unsupported for higher in range(rank, 6))
 
     def adapt(self, case: Case) -> Case:
@@ -98,6 +137,16 @@ class Implementation:
         Axes of length 1 are appended up to a rank that is supported, or positions are merged down
         to one. Without a backward pass steps go forward alone; without training all are steps of
         evaluation, without evaluation all are steps of training.
+
+        Parameters
+        ----------
+        case : Case
+            As the suite draws it.
+
+        Returns
+        -------
+        Case
+            The same with what is supported.
         """
         return replace(case, steps=tuple(self._adapt(step) for step in case.steps))
 
@@ -163,6 +212,16 @@ def class_implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Implem
     and ``backward(grad_output)`` are called as :class:`BatchNorm` describes. Attributes
     ``unsupported`` of the class, a tuple of :data:`CAPABILITIES`, and ``convention``, one of
     :data:`npbn.testing.conventions.CONVENTIONS`, are heeded.
+
+    Parameters
+    ----------
+    unsupported : tuple of str
+        Of :data:`CAPABILITIES`.
+
+    Returns
+    -------
+    Implementation
+        For :func:`check_batch_norm`.
     """
 
     class Layer:
@@ -191,6 +250,18 @@ def function_implementation(
     That is ``function(x, running_mean, running_var, weight, bias, training, momentum, eps)``,
     which updates the running statistics in place in training. It has no backward pass, no
     counter and no ``momentum=None``.
+
+    Parameters
+    ----------
+    function : callable
+        The function.
+    unsupported : tuple of str
+        Of :data:`CAPABILITIES`.
+
+    Returns
+    -------
+    Implementation
+        For :func:`check_batch_norm`.
     """
 
     class Layer:
@@ -217,7 +288,18 @@ def function_implementation(
 
 
 def npbn_implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Implementation:
-    """Check a BatchNorm module of npbn (or one that is made and behaves as they do)."""
+    """Check a BatchNorm module of npbn (or one that is made and behaves as they do).
+
+    Parameters
+    ----------
+    unsupported : tuple of str
+        Of :data:`CAPABILITIES`.
+
+    Returns
+    -------
+    Implementation
+        For :func:`check_batch_norm`.
+    """
 
     class Layer:
         def __init__(self, setup: Setup):

@@ -137,11 +137,23 @@ class ConformanceReport:
         return found
 
     def table(self) -> str:
-        """Return the report as text; the example of the first failure only (JSON has all)."""
+        """Return the report as text; the example of the first failure only (JSON has all).
+
+        Returns
+        -------
+        str
+            Text, with line ends inside.
+        """
         return "\n".join([self.header(), *map(row, self.results), self.summary()])
 
     def header(self) -> str:
-        """Return what stands above the behaviours."""
+        """Return what stands above the behaviours.
+
+        Returns
+        -------
+        str
+            Text, with line ends inside.
+        """
         title = (
             f"{self.implementation}: {self.examples} examples each, seed {self.seed}, "
             f"convention {self.convention}"
@@ -151,7 +163,13 @@ class ConformanceReport:
         return f"{title}\n\n{' ' * (WIDTH + 32)}  largest errors / eps\n{named}"
 
     def summary(self) -> str:
-        """Return what stands below the behaviours."""
+        """Return what stands below the behaviours.
+
+        Returns
+        -------
+        str
+            Text, with line ends inside.
+        """
         if self.problem is not None:
             return f"{self.problem}\nnot checked"
         failed = [r for r in self.results if FAILED in (r.correct, r.contract)]
@@ -186,7 +204,13 @@ class ConformanceReport:
         ]
 
     def to_json(self) -> str:
-        """Return the report as JSON."""
+        """Return the report as JSON.
+
+        Returns
+        -------
+        str
+            Text, with line ends inside.
+        """
         content = {
             "implementation": self.implementation,
             "convention": self.convention,

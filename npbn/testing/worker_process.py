@@ -20,7 +20,13 @@ MEMORY = 8 * 2**30  # bytes of address space beyond what a loaded target has, on
 
 
 class Command(NamedTuple):
-    """A program to be checked through a pipe (:mod:`npbn.testing.pipe`)."""
+    """A program to be checked through a pipe (:mod:`npbn.testing.pipe`).
+
+    Parameters
+    ----------
+    command : str
+        The program and its arguments, as a shell would take them.
+    """
 
     command: str
 

@@ -6,10 +6,11 @@ import pytest
 
 import npbn
 import npbn.distributed
+import npbn.testing
 
 validate = pytest.importorskip("numpydoc.validate", reason="pip install '.[docs]'").validate
 
-MODULES = (npbn, npbn.functional, npbn.data, npbn.errors, npbn.init, npbn.distributed)
+MODULES = (npbn, npbn.functional, npbn.data, npbn.errors, npbn.init, npbn.distributed, npbn.testing)
 # What numpydoc asks for and npbn does without.
 ALLOWED = {
     "GL01",  # a summary on the line after the quotes
@@ -50,7 +51,7 @@ def excused(name, code):
     return code in ALLOWED
 
 
-@pytest.mark.parametrize("name", public())
+@pytest.mark.parametrize("name", list(public()))
 def test_numpydoc_finds_nothing(name):
     errors = [error for error in validate(name)["errors"] if not excused(name, error[0])]
     assert errors == []
