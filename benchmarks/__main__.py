@@ -2,18 +2,33 @@
 
 import argparse
 import importlib.util
+import sys
 from pathlib import Path
 from typing import NoReturn
 
 from benchmarks.harness import allowed_cpus
+from examples.options import prepare_folder
+from examples.program import run_program
 
+INSTALL = "pip install -e '.[benchmarks]'"
 # Modules of this package, each with run(out, quick, threads).
 PROGRAMS = ("batch_norm", "train_step", "inference", "conv", "scaling", "footprint", "accuracy")
 PROGRAMS += ("wild",)
 
 
-def main() -> None:
-    """Read the command line and run."""
+def main() -> int:
+    """Read the command line and run; return the exit status."""
+    options = parse()
+    return run_program(
+        "benchmarks",
+        lambda: run(options),
+        INSTALL,
+        f"{options.out} has the results of the programs that were done",
+    )
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line, and see that what is measured can be written."""
     parser = Parser("python -m benchmarks", description=__doc__)
     parser.add_argument("program", nargs="?", help=f"{', '.join(PROGRAMS)}; all of them if absent")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), metavar="DIR")
@@ -29,18 +44,26 @@ def main() -> None:
         parser.error(f"unknown program {options.program!r}: there is {', '.join(PROGRAMS)}")
     for needed in ("matplotlib", "hypothesis"):  # before an hour of measuring, not after
         if importlib.util.find_spec(needed) is None:
-            parser.error(f"{needed} is not installed: pip install -e '.[benchmarks]'")
+            parser.error(f"{needed} is not installed: {INSTALL}")
     cpus = len(allowed_cpus())
-    threads = options.threads or [1, 2][:cpus]
-    if max(threads) > cpus:
+    options.threads = options.threads or [1, 2][:cpus]
+    if max(options.threads) > cpus:
         allowed = f"{cpus} CPU{'s' if cpus > 1 else ''}"
-        parser.error(f"--threads {max(threads)}: this process may use {allowed}")
+        parser.error(f"--threads {max(options.threads)}: this process may use {allowed}")
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
+        prepare_folder(options.out)
     except OSError as error:
         parser.error(f"--out {options.out}: {error.strerror}")
+    return options
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the programs, one after the other."""
     for name in PROGRAMS if options.program is None else [options.program]:
-        importlib.import_module(f"benchmarks.{name}").run(options.out, options.quick, threads)
+        print(f"{name}: results go to {options.out}")
+        module = importlib.import_module(f"benchmarks.{name}")
+        module.run(options.out, options.quick, options.threads)
+    return 0
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,4 +83,4 @@ def numbers(text: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

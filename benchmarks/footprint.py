@@ -6,15 +6,14 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from benchmarks import first_calls, report, targets
+from benchmarks import deployment, first_calls, report, targets
 from benchmarks.contenders import ENGINES, modules
+from benchmarks.deployment import LOADING, START_TO_ANSWER
 from benchmarks.harness import ROOT, environment
 from benchmarks.memory import RESET
 
@@ -44,30 +43,6 @@ start = perf_counter()
 {}
 print(perf_counter() - start)
 """
-# A large state_dict in torch's format and as safetensors; a trained network and an image.
-WRITE_FILES = """
-import json
-from pathlib import Path
-import numpy as np
-import torch
-import npbn
-from npbn import torch_reference
-folder = Path({folder!r})
-state = {{f"layer{{i}}.weight": torch.full(({numbers} // 10,), float(i)) for i in range(10)}}
-torch.save(state, folder / "large.pt")
-npbn.save({{k: v.numpy() for k, v in state.items()}}, folder / "large.safetensors")
-torch.save(torch_reference.MLP().state_dict(), folder / "model.pt")
-(folder / "config.json").write_text(json.dumps(npbn.to_config(npbn.MLP())))
-np.save(folder / "image.npy", np.zeros((1, 784), np.float32))
-"""
-LOAD = """
-from time import perf_counter
-import {}
-start = perf_counter()
-loaded = {}
-print(perf_counter() - start)
-"""
-START_TO_ANSWER, LOADING = "one image, from start to answer", "loading a file of 100 MB"
 
 
 def run(out: Path, quick: bool, threads: list[int]) -> None:
@@ -77,7 +52,7 @@ def run(out: Path, quick: bool, threads: list[int]) -> None:
         if name not in names:
             print(f"{package} is not installed: skipped")
     with tempfile.TemporaryDirectory() as scratch:
-        files = deployment(Path(scratch), names, quick)
+        files = deployment.measure(python, Path(scratch), names, quick)
     contest = {
         "threads": 1,
         "seconds": import_times(names, 3 if quick else 15),
@@ -94,11 +69,20 @@ def run(out: Path, quick: bool, threads: list[int]) -> None:
 
 
 def python(*arguments: str, **variables: str) -> str:
-    """Run Python in a fresh process with one thread; return what it prints."""
+    """Run Python in a fresh process with one thread; return what it prints.
+
+    Raises
+    ------
+    ChildProcessError
+        If it fails; with the last line of its error.
+    """
     command = [sys.executable, *arguments]
     env = environment(1) | variables
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # an import would compile anew each time
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["without a word"])[-1]
+        raise ChildProcessError(f"a process of this program ended: {last}")
     return done.stdout
 
 
@@ -111,42 +95,6 @@ def import_times(names: list[str], rounds: int) -> dict[str, list[float]]:
             if i > 0:
                 seconds[name].append(time)
     return seconds
-
-
-def deployment(folder: Path, names: list[str], quick: bool) -> dict[str, dict[str, Any]]:
-    """Return seconds of whole programs and of loading large files, as what: contender: seconds."""
-    if "torch" not in names:
-        return {}
-    rounds = 3 if quick else 15
-    python("-c", WRITE_FILES.format(folder=str(folder), numbers=2**20 if quick else 2**20 * 25))
-    files = [folder / name for name in ("model.pt", "config.json", "image.npy", "logits.npy")]
-    apps = ROOT / "examples" / "deploy"
-    answer = {name: [apps / "npbn_app.py", *files] for name in ENGINES if name in names}
-    answer["torch"] = [apps / "torch_app.py", files[0], *files[2:]]
-    found: dict[str, dict[str, list[float]]] = {START_TO_ANSWER: {name: [] for name in answer}}
-    for i, (name, arguments) in enumerate(in_turn(answer, rounds + 1)):
-        engine = name.removeprefix("npbn ") if name in ENGINES else "numpy"
-        start = perf_counter()
-        python(*map(str, arguments), NPBN_ENGINE=engine)
-        if i >= len(answer):  # the first round is not counted: it compiles, and warms caches
-            found[START_TO_ANSWER][name].append(perf_counter() - start)
-    loads = {
-        "npbn, .pt": LOAD.format("npbn", f"npbn.load({str(folder / 'large.pt')!r})"),
-        "npbn, .safetensors": LOAD.format(
-            "npbn", f"npbn.load({str(folder / 'large.safetensors')!r})"
-        ),
-        "torch, .pt": LOAD.format("torch", f"torch.load({str(folder / 'large.pt')!r}, mmap=True)"),
-    }
-    found[LOADING] = {name: [] for name in loads}
-    for name, program in in_turn(loads, rounds):
-        found[LOADING][name].append(float(python("-c", program)))
-    return found
-
-
-def in_turn(programs: dict[str, Any], rounds: int) -> Iterator[tuple[str, Any]]:
-    """Yield every program once a round, forwards and backwards through the line."""
-    for i in range(rounds):
-        yield from list(programs.items())[:: -1 if i % 2 else 1]
 
 
 def installed_size(*packages: str) -> int:

@@ -15,20 +15,10 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
-
-import npbn
-from npbn.data import MNIST
+from options import prepare_folder
+from program import run_program
 
 INSTALL = "pip install -e '.[examples]'"
-
-try:
-    import torch
-
-    from npbn import torch_reference
-except ModuleNotFoundError as error:
-    sys.exit(f"deploy needs {error.name}: {INSTALL}")
-
 HERE = Path(__file__).parent
 # What a fresh interpreter does: run a program, then print its peak memory where Linux tells it.
 LAUNCH = """
@@ -44,12 +34,25 @@ RUNS = 5  # of each program, in turn: the fastest counts, the others met a busy 
 LIMIT = 1e-4  # of the logits, which are near 10: float32 keeps 7 digits, folding rounds anew
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Train, deploy, compare; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/deploy"), metavar="DIR")
-    folder = parser.parse_args().out
-    folder.mkdir(parents=True, exist_ok=True)
+    parser = argparse.ArgumentParser(
+        description="Train in PyTorch, then predict where PyTorch is not.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    out = Path("runs/deploy")
+    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help="for what is deployed")
+    folder = parser.parse_args(arguments).out
+    again = "the same command starts anew"
+    return run_program("deploy", lambda: deploy(folder), INSTALL, again)
+
+
+def deploy(folder: Path) -> int:
+    """Train, run both programs in turn, and compare what they say and take."""
+    import numpy as np
+
+    prepare_folder(folder)
+    print("training in PyTorch for an epoch ...", flush=True)
     train(folder)
     programs = {
         "npbn, torch forbidden": ("without torch", "npbn_app.py", "model.pt", "config.json"),
@@ -80,6 +83,13 @@ def main() -> int:
 
 def train(folder: Path) -> None:
     """Train for an epoch in torch; write what is to be deployed, and the test images."""
+    import numpy as np
+    import torch
+
+    import npbn
+    from npbn import torch_reference
+    from npbn.data import MNIST
+
     torch.manual_seed(0)
     data, tests = (MNIST(HERE / "data" / "mnist-5k", train) for train in (True, False))
     model = torch_reference.MLP()
@@ -104,9 +114,11 @@ def train(folder: Path) -> None:
 def run(*arguments: str | Path) -> float | None:
     """Run a program in a fresh interpreter; return its peak memory in MB, if the system tells."""
     command = [sys.executable, "-c", LAUNCH, *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=False, start_new_session=True
+    )  # in a session of its own Ctrl-C does not reach it: this process ends it
     if done.returncode:
-        sys.exit(f"deploy: {arguments[1]} failed")
+        raise ChildProcessError(f"{arguments[1]} failed")
     return int(done.stdout) / 2**10 if done.stdout else None
 
 

@@ -1,4 +1,4 @@
-"""The option --engine of the examples, and what the compiled engine gains."""
+"""The engine that the option --engine names, and what the compiled engine gains."""
 
 import argparse
 import copy
@@ -10,15 +10,6 @@ import npbn
 from npbn.errors import NpbnError
 
 ROUNDS = 20
-
-
-def add_option(parser: argparse.ArgumentParser) -> None:
-    """Add --engine; without it :func:`choose` leaves the engine as it is."""
-    parser.add_argument(
-        "--engine",
-        choices=["numpy", "numba"],
-        help="of npbn; if absent what the environment variable NPBN_ENGINE names, or numpy",
-    )
 
 
 def choose(options: argparse.Namespace) -> None:

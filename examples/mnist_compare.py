@@ -15,66 +15,18 @@ training and in evaluation mode. Pictures and results.json go to --out.
 import argparse
 import importlib.util
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from time import perf_counter
-from types import ModuleType
-from typing import Any
 
-import numpy as np
-
-import npbn
-from npbn import models
-from npbn.data import MNIST
-from npbn.errors import DataError, NpbnError
+from options import add_training, positive
+from program import run_program
 
 INSTALL = "pip install -e '.[examples]'"
-
-try:
-    import engine
-    import mnist_report
-    from mnist_resume import Progress
-    from threadpoolctl import threadpool_limits
-    from tqdm import tqdm
-except ModuleNotFoundError as error:
-    sys.exit(f"mnist_compare needs {error.name}: {INSTALL}")
-
-EMBEDDED = Path(__file__).parent / "data" / "mnist-5k"
-POOLING = "Two pixels that close in a pooling window do the same.\n"
-FLOAT64_LIMIT = 1e-9  # what two float64 implementations may differ by over a whole run
-
-
-@dataclass
-class Run:
-    """One network, trained in npbn and, if it is there, in torch.
-
-    `optimizers` holds one for each library, `rng` draws the order of the images. `losses` and
-    `seconds` hold a value per epoch for each library, `differences` a value per step for each
-    quantity. `gain` is the speed of a step with a compiled engine, in that of the NumPy engine.
-    """
-
-    title: str
-    net: npbn.Module
-    model: Any = None
-    optimizers: dict[str, Any] = field(default_factory=dict)
-    rng: np.random.Generator | None = None
-    losses: dict[str, list[float]] = field(default_factory=dict)
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    differences: dict[str, list[float]] = field(default_factory=dict)
-    gain: float | None = None
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the comparison; return the exit status."""
     options = parse(arguments)
-    try:
-        return compare(options)
-    except (NpbnError, OSError) as error:
-        print(f"mnist_compare: error: {error}", file=sys.stderr)
-    except ModuleNotFoundError as error:
-        print(f"mnist_compare needs {error.name}: {INSTALL}", file=sys.stderr)
-    return 2
+    after = "the same command with --resume goes on from here"
+    return run_program("mnist_compare", lambda: compare(options), INSTALL, after)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -83,254 +35,31 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description="Train a network with and without BatchNorm, in npbn and in PyTorch.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add = parser.add_argument
-    add("--network", choices=["mlp", "cnn"], default="mlp", help="npbn.MLP or npbn.CNN")
-    add("--data", type=Path, default=EMBEDDED, metavar="DIR", help="folder of MNIST-format files")
-    add("--download", action="store_true", help="fetch MNIST into --data first (torchvision)")
-    add("--out", type=Path, default=Path("runs/mnist_compare"), metavar="DIR", help="for results")
-    add("--epochs", type=positive(int), default=10, metavar="N", help="passes over the images")
-    add("--batch-size", type=positive(int), default=64, metavar="N", help="images a step")
-    add("--lr", type=positive(float), default=0.01, metavar="RATE", help="learning rate of SGD")
-    add(
-        "--hidden-dim",
-        type=positive(int),
-        default=256,
-        metavar="N",
-        help="width of hidden Linear layers",
+    add_training(parser, "mnist_compare", epochs=10)
+    parser.add_argument(
+        "--download", action="store_true", help="fetch MNIST into --data first (torchvision)"
     )
-    add("--dtype", choices=["float32", "float64"], default="float32", help="of both libraries")
-    add("--seed", type=int, default=0, metavar="N", help="for weights and order of the images")
-    add("--threads", type=positive(int), default=1, metavar="N", help="for each library")
-    engine.add_option(parser)
-    add("--no-torch", action="store_true", help="train npbn alone")
-    add(
-        "--checkpoint",
-        type=Path,
-        metavar="FILE",
-        help="for the state after each epoch, .npz or .safetensors, kept at the end; "
-        "None is checkpoint.npz in --out, deleted at the end",
+    parser.add_argument(
+        "--threads", type=positive(int), default=1, metavar="N", help="for each library"
     )
-    add("--resume", action="store_true", help="go on from the checkpoint, if there is one")
+    parser.add_argument("--no-torch", action="store_true", help="train npbn alone")
     return parser.parse_args(arguments)
 
 
-def positive(kind: type) -> Callable[[str], float]:
-    """Return an argparse type that takes numbers above 0 alone."""
-
-    def convert(text: str) -> float:
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-        return value
-
-    convert.__name__ = kind.__name__  # argparse names it in its message
-    return convert
-
-
 def compare(options: argparse.Namespace) -> int:
-    """Train, test, show and save."""
-    engine.choose(options)
-    reference = torch_reference(options)
-    prepare_folder(options.out)
-    if options.download:
-        from npbn.torch_reference import download_mnist
-
-        if options.data == EMBEDDED:
-            raise DataError("--download needs a folder to put MNIST into: --data DIR")
-        download_mnist(options.data)
-    train_set, test_set = (load(options, train) for train in (True, False))
-
-    libraries = "npbn and PyTorch" if reference else "npbn"
-    print(
-        f"{options.network.upper()} in {libraries}, {options.dtype}, {options.threads} thread(s), "
-        f"npbn's engine {options.engine}: "
-        f"{len(train_set)} training and {len(test_set)} test images, "
-        f"batches of {options.batch_size}, learning rate {options.lr}"
-    )
-    progress = Progress(options, train_set, reference)
-    npbn.set_num_threads(options.threads)
-    with threadpool_limits(options.threads):
-        runs = [
-            train(title, use_batch_norm, train_set, options, reference, progress)
-            for title, use_batch_norm in (("with BatchNorm", True), ("without BatchNorm", False))
-        ]
-        tests = [
-            evaluate(images, data, runs, options, reference)
-            for images, data in (("training images", train_set), ("test images", test_set))
-        ]
-    for test in tests:
-        mnist_report.print_tests(test)
-    results = mnist_report.results(options, runs, tests[1])
-    mnist_report.save(options.out, runs, results)
-    progress.finish()
-    return verdict(options, runs)
-
-
-def torch_reference(options: argparse.Namespace) -> ModuleType | None:
-    """Return the module of the PyTorch network, or None where there is to be none."""
-    if options.no_torch:
-        return None
-    if importlib.util.find_spec("torch") is None:
+    """Say what comes, then import what it takes, which may last seconds, and do it."""
+    if not options.no_torch and importlib.util.find_spec("torch") is None:
         print(f"PyTorch is not installed: npbn trains alone ({INSTALL} adds it)")
-        return None
-    import torch
-
-    from npbn import torch_reference
-
-    torch.set_num_threads(options.threads)
-    return torch_reference
-
-
-def prepare_folder(folder: Path) -> None:
-    """Make the folder and see that it takes files, before hours of training and not after."""
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / ".writable"
-    probe.touch()
-    probe.unlink()
-
-
-def load(options: argparse.Namespace, train: bool) -> npbn.ArrayDataset:
-    """Read one half of the data set, in the dtype of the run and the shape of its network."""
-    flatten = options.network == "mlp"
-    data = MNIST(options.data, train, flatten=flatten)
-    images = data.images.astype(options.dtype, copy=False)
-    if not flatten:
-        height, width = images.shape[1:]
-        if min(height, width) < 4:
-            raise DataError(
-                "--network cnn halves images twice and takes 4 x 4 pixels or more, but those of "
-                f"{options.data} have {height} x {width}"
-            )
-        images = images.reshape(len(images), 1, height, width)  # one channel
-    elif len(data) % options.batch_size == 1 or options.batch_size == 1:
-        raise DataError(
-            f"--batch-size {options.batch_size} leaves a batch of one of the {len(data)} images, "
-            "which BatchNorm cannot normalise in training; choose another"
-        )
-    return npbn.ArrayDataset(images, data.labels)
-
-
-def build(
-    library: ModuleType,
-    use_batch_norm: bool,
-    data: npbn.ArrayDataset,
-    options: argparse.Namespace,
-    **keywords: Any,
-) -> Any:
-    """Return the network for this data from `library`, npbn.models or npbn.torch_reference."""
-    images, labels = data.arrays
-    widths = (options.hidden_dim, max(int(labels.max()) + 1, 10), use_batch_norm)
-    if options.network == "cnn":
-        return library.CNN(images.shape[1], images.shape[2:], *widths, **keywords)
-    return library.MLP(images.shape[1], *widths, **keywords)
-
-
-def train(
-    title: str,
-    use_batch_norm: bool,
-    data: npbn.ArrayDataset,
-    options: argparse.Namespace,
-    reference: ModuleType | None,
-    progress: Progress,
-) -> Run:
-    """Train one network in both libraries, in lockstep, from where a killed run was."""
-    rng = np.random.default_rng(options.seed)
-    net = build(models, use_batch_norm, data, options, dtype=options.dtype, rng=rng)
-    run = Run(title, net, rng=np.random.default_rng(options.seed))
-    run.optimizers["npbn"] = npbn.SGD(net.parameters(), lr=options.lr)
-    steppers = {"npbn": (npbn.train_step, net, npbn.CrossEntropyLoss())}
-    if reference:
-        import torch
-
-        dtype = getattr(torch, options.dtype)
-        run.model = build(reference, use_batch_norm, data, options, dtype=dtype)
-        reference.copy_to_torch(net, run.model)
-        run.optimizers["torch"] = torch.optim.SGD(run.model.parameters(), lr=options.lr)
-        steppers["torch"] = (reference.train_step, run.model, torch.nn.CrossEntropyLoss())
-
-    loader = npbn.DataLoader(data, options.batch_size, shuffle=True, rng=run.rng)
-    if options.engine != "numpy":
-        batch = (array[: options.batch_size] for array in data.arrays)
-        run.gain = engine.gain(net, *batch)  # before training: which then has nothing to compile
-    quiet = not (sys.stdout.isatty() and sys.stderr.isatty())
-    mnist_report.print_header(run)
-    done = progress.restore(run)
-    if done:
-        print(f"resumed after epoch {done}")
-    steps = {"total": options.epochs * len(loader), "initial": done * len(loader)}
-    with tqdm(**steps, unit="step", leave=False, disable=quiet) as bar:
-        for epoch in range(done + 1, options.epochs + 1):
-            losses, seconds = dict.fromkeys(steppers, 0.0), dict.fromkeys(steppers, 0.0)
-            for x, target in loader:
-                logits = {}
-                for library, (step, network, criterion) in steppers.items():
-                    optimizer, start = run.optimizers[library], perf_counter()
-                    loss, logits[library] = step(network, x, target, criterion, optimizer)
-                    seconds[library] += perf_counter() - start
-                    losses[library] += loss * len(target) / len(data)
-                if reference:
-                    record(run, logits, reference)
-                bar.update()
-            for library in steppers:
-                run.losses.setdefault(library, []).append(losses[library])
-                run.seconds.setdefault(library, []).append(seconds[library])
-            tqdm.write(mnist_report.epoch_line(run, epoch, len(data)))
-            progress.save(run, epoch)
-    if run.gain is not None:
-        print(mnist_report.gain_line(run))
-    return run
-
-
-def record(run: Run, logits: dict[str, np.ndarray], reference: ModuleType) -> None:
-    """Note how far the two libraries are apart after a step."""
-    found = {"logits": float(np.abs(logits["npbn"] - logits["torch"]).max())}
-    found |= reference.max_abs_diff(run.net, run.model)
-    for quantity, difference in found.items():
-        run.differences.setdefault(quantity, []).append(difference)
-
-
-def evaluate(
-    images: str,
-    data: npbn.ArrayDataset,
-    runs: list[Run],
-    options: argparse.Namespace,
-    reference: ModuleType | None,
-) -> mnist_report.Test:
-    """Test the networks as they train and as they predict, in both libraries."""
-    loader = npbn.DataLoader(data, options.batch_size)
-    with_batch_norm, plain = runs
-    found = {}
-    for name, run, train_mode in (
-        ("batchnorm_train_mode", with_batch_norm, True),
-        ("batchnorm_eval_mode", with_batch_norm, False),
-        ("plain_eval_mode", plain, False),
-    ):
-        found[name] = {"npbn": npbn.evaluate(run.net, loader, train_mode=train_mode)}
-        if reference:
-            found[name]["torch"] = reference.evaluate(run.model, loader, train_mode=train_mode)
-    return mnist_report.Test(images, found)
-
-
-def verdict(options: argparse.Namespace, runs: list[Run]) -> int:
-    """Say in words how well the libraries agree; return the exit status."""
-    if not runs[0].differences:
-        return 0
-    largest = float(np.max(list(mnist_report.max_abs_diff(runs).values())))
-    if options.dtype == "float32":
-        print(
-            f"\nThe largest difference is {largest:.1e}. float32 keeps 7 digits, and the libraries "
-            "round differently:\nwhere a ReLU's input comes that close to 0, one lets a gradient "
-            "through that the other stops, and from\nthere on their weights differ. "
-            f"{POOLING if options.network == 'cnn' else ''}"
-            f"With --dtype float64 the libraries stay within {FLOAT64_LIMIT:.0e} of each other."
-        )
-        return 0
-    agreed = largest <= FLOAT64_LIMIT  # False for NaN
+        options.no_torch = True
     print(
-        f"\nThe largest difference is {largest:.1e}: "
-        f"{'below' if agreed else 'NOT below'} the {FLOAT64_LIMIT:.0e} that float64 should hold."
+        f"{options.network.upper()} in {'npbn' if options.no_torch else 'npbn and PyTorch'}, "
+        f"{options.dtype}, {options.threads} thread(s), batches of {options.batch_size}, "
+        f"learning rate {options.lr}",
+        flush=True,
     )
-    return 0 if agreed else 1
+    import mnist_training
+
+    return mnist_training.compare(options)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def verdict(dtype: str, runs: list[Run], differences: dict[str, np.ndarray]) -> 
 
 
 def save(options, runs: list[Run], differences: dict[str, np.ndarray]) -> None:
-    """Write results.json and the picture."""
+    """Write results.json and the picture, in place of an earlier run's."""
     results = {
         "network": options.network,
         "dataset": str(options.data),
@@ -139,6 +139,8 @@ def save(options, runs: list[Run], differences: dict[str, np.ndarray]) -> None:
     if runs[0].ranks > 1:
         _plot(options, runs, differences, options.out / "losses.png")
         written.append("losses.png")
+    else:
+        (options.out / "losses.png").unlink(missing_ok=True)  # an earlier run's
     print(f"\nwritten to {options.out}: {', '.join(written)}")
 
 

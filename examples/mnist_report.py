@@ -135,7 +135,7 @@ def results(options, runs, test: Test) -> dict:
 
 
 def save(folder: Path, runs, results: dict) -> None:
-    """Write results.json and the pictures."""
+    """Write results.json and the pictures, in place of an earlier run's."""
     text = json.dumps(_finite(results), indent=2, allow_nan=False) + "\n"
     (folder / "results.json").write_text(text)
     written = ["results.json", "losses.png"]
@@ -143,6 +143,8 @@ def save(folder: Path, runs, results: dict) -> None:
     if runs[0].differences:
         _plot_differences(runs, results["dtype"], folder / "agreement.png")
         written.append("agreement.png")
+    else:
+        (folder / "agreement.png").unlink(missing_ok=True)  # an earlier run's
     print(f"\nwritten to {folder}: {', '.join(written)}")
 
 

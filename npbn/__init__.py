@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING
 
 from npbn import data, errors, functional, init
 from npbn.checkpoint import Checkpoint, load, save
-from npbn.config import from_config, to_config
 from npbn.data import ArrayDataset, DataLoader
+from npbn.deploy import (
+    export_onnx,
+    fold_batch_norm,
+    from_config,
+    from_state_dict,
+    to_config,
+)
 from npbn.engines import get_engine, set_engine, using_engine
 from npbn.engines.threads import get_num_threads, set_num_threads
-from npbn.folding import fold_batch_norm
 from npbn.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -40,10 +45,8 @@ from npbn.layers import (
     Sigmoid,
 )
 from npbn.models import CNN, MLP
-from npbn.onnx_export import export_onnx
 from npbn.optim import SGD
 from npbn.population import update_batch_norm
-from npbn.rebuilding import from_state_dict
 from npbn.training import Evaluation, evaluate, train_epoch, train_step
 from npbn.version import __version__ as __version__
 

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import os
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -61,11 +62,17 @@ collect_ignore = ["examples", "benchmarks"] if MISSING & {"torch", "matplotlib"}
 
 def pytest_ignore_collect(collection_path):
     """Leave out a file that imports what is not installed."""
-    if MISSING and collection_path.suffix == ".py":
-        text = collection_path.read_text(encoding="utf-8")
-        if MISSING & set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE)):
-            return True
+    if MISSING and collection_path.suffix == ".py" and MISSING & imported(collection_path):
+        return True
     return None
+
+
+def imported(path):
+    """Return what a file imports when it is imported, by way of the tests' own modules too."""
+    text = path.read_text(encoding="utf-8")
+    names = set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE))
+    shared = (Path(__file__).with_name(f"{name}.py") for name in names)
+    return names.union(*(imported(module) for module in shared if module.exists()))
 
 
 def pytest_collection_modifyitems(items):

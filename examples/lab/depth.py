@@ -1,18 +1,4 @@
-"""Depth: signals and learning rates in networks of 1 to 32 hidden layers.
-
-Every layer multiplies what comes in by its weights. If it makes the signal a little larger or
-smaller on average, many layers make it explode or vanish, and the gradients on their way back
-likewise; a learning rate that suits one layer is then too large or too small for the others. He's
-initialisation is made to keep the scale of ReLU networks, torch's default for Linear is not.
-BatchNorm sets the scale anew in every layer, whatever the weights are. For activations that
-settles it; the gradient on its way back passes through each normalisation, too, and need not stay
-as it is (Yang et al. 2019, arXiv:1902.08129, compute that it grows with depth).
-
-Here networks of several depths, with both initialisations, with and without BatchNorm, learn for
-a fixed number of steps at every learning rate of a grid. Measured are the test accuracy, and, at
-initialisation and at the end, of every hidden layer the outputs of its ReLU (the mean, and the
-spread over the images) and the norm of the gradient of its weights.
-"""
+"""Depth: signals and learning rates in networks of 1 to 32 hidden layers."""
 
 import copy
 import itertools
@@ -35,6 +21,20 @@ CLAIM = (
 SOURCE = (
     "Bjorck, Gomes, Selman and Weinberger 2018, Understanding Batch Normalization, arXiv:1806.02375"
 )
+IDEA = """
+Every layer multiplies what comes in by its weights. If it makes the signal a little larger or
+smaller on average, many layers make it explode or vanish, and the gradients on their way back
+likewise; a learning rate that suits one layer is then too large or too small for the others. He's
+initialisation is made to keep the scale of ReLU networks, torch's default for Linear is not.
+BatchNorm sets the scale anew in every layer, whatever the weights are. For activations that
+settles it; the gradient on its way back passes through each normalisation, too, and need not stay
+as it is (Yang et al. 2019, arXiv:1902.08129, compute that it grows with depth).
+
+Here networks of several depths, with both initialisations, with and without BatchNorm, learn for
+a fixed number of steps at every learning rate of a grid. Measured are the test accuracy, and, at
+initialisation and at the end, of every hidden layer the outputs of its ReLU (the mean, and the
+spread over the images) and the norm of the gradient of its weights.
+"""
 
 WIDTH_OF_LAYERS = 64
 TRAINS = 0.5  # test accuracy from which a network has learnt; others stand in the table

@@ -61,12 +61,13 @@ class Verdict(NamedTuple):
 
 
 class Experiment(Protocol):
-    """The names that the module of an experiment defines; its docstring explains the idea."""
+    """The names that the module of an experiment defines."""
 
     TITLE: str
     QUESTION: str
     CLAIM: str  # what the source says, in one clause
     SOURCE: str
+    IDEA: str  # why the claim may hold, and what is done here to see; paragraphs
 
     def trials(self, budget: Budget) -> list[Trial]:
         """Return all runs of the experiment, each with its seed."""

@@ -1,19 +1,4 @@
-"""The first experiment of the first paper: a network of sigmoids, and what one of them gets to see.
-
-The input of a layer is the output of the layers before it, whose weights change with every step of
-training. Its distribution therefore moves, and the layer has to follow; a sigmoid whose input has
-moved far from 0 hardly passes a gradient. Ioffe and Szegedy called this internal covariate shift
-and showed it in figure 1: three percentiles of the input of one sigmoid in the last hidden layer,
-over the course of training. With BatchNorm before the sigmoids they held still, and the network
-learnt faster and better.
-
-The same network is trained here: images in black and white, three hidden layers of 100 sigmoids,
-batches of 60. Part of the effect lies in the construction: mean and deviation of that input are
-BatchNorm's own shift and scale, which move slowly. The paper names neither the learning rate nor
-the size of the initial weights, so both are varied and all of it is shown. How far the percentiles
-wander is measured against their distance from one another, and separately where the network learns
-without BatchNorm too: to hold still is no feat for a network that does not learn.
-"""
+"""The first experiment of the first paper: a network of sigmoids, and what reaches one of them."""
 
 import copy
 import itertools
@@ -44,6 +29,21 @@ CLAIM = (
     "of a sigmoid's input is more stable over training"
 )
 SOURCE = "Ioffe and Szegedy 2015, arXiv:1502.03167, section 4.1 and figure 1"
+IDEA = """
+The input of a layer is the output of the layers before it, whose weights change with every step of
+training. Its distribution therefore moves, and the layer has to follow; a sigmoid whose input has
+moved far from 0 hardly passes a gradient. Ioffe and Szegedy called this internal covariate shift
+and showed it in figure 1: three percentiles of the input of one sigmoid in the last hidden layer,
+over the course of training. With BatchNorm before the sigmoids they held still, and the network
+learnt faster and better.
+
+The same network is trained here: images in black and white, three hidden layers of 100 sigmoids,
+batches of 60. Part of the effect lies in the construction: mean and deviation of that input are
+BatchNorm's own shift and scale, which move slowly. The paper names neither the learning rate nor
+the size of the initial weights, so both are varied and all of it is shown. How far the percentiles
+wander is measured against their distance from one another, and separately where the network learns
+without BatchNorm too: to hold still is no feat for a network that does not learn.
+"""
 
 HIDDEN = [100, 100, 100]
 BATCH = 60

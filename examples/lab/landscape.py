@@ -1,20 +1,4 @@
-"""The landscape of the loss: why BatchNorm helps.
-
-A step of gradient descent trusts that the gradient stays much the same along the way. Santurkar
-et al. hold that BatchNorm helps since it makes that true: going along the gradient, the loss and
-the gradient change less, the landscape is smoother. They hold it against the older explanation,
-that BatchNorm keeps the distributions of the layers' inputs still ("internal covariate shift"):
-a network whose BatchNorms are followed by noise, of a mean and a scale that are drawn anew in
-every step, has restless distributions and trains well nevertheless.
-
-Here a network of five hidden layers is trained plain, with BatchNorm, and with BatchNorm and
-noise. At regular steps it stops, and from where it is the loss and the gradient of one batch are
-looked at along the gradient, as far as half a step to four steps of training. "Effective
-smoothness" is the largest ratio of the change of the gradient to the distance. The movement of
-the distributions is how far mean and standard deviation of each unit, over a fixed set of images,
-move in one step, as a multiple of the layer's standard deviation. (With BatchNorm that is little
-by construction: on any batch, mean and deviation are its shift and scale.)
-"""
+"""The landscape of the loss: why BatchNorm helps."""
 
 import copy
 import itertools
@@ -47,6 +31,22 @@ SOURCE = (
     "Santurkar, Tsipras, Ilyas and Madry 2018, How Does Batch Normalization Help Optimization?, "
     "arXiv:1805.11604, section 3.1 with figure 4, section 2.1 with figure 2"
 )
+IDEA = """
+A step of gradient descent trusts that the gradient stays much the same along the way. Santurkar
+et al. hold that BatchNorm helps since it makes that true: going along the gradient, the loss and
+the gradient change less, the landscape is smoother. They hold it against the older explanation,
+that BatchNorm keeps the distributions of the layers' inputs still ("internal covariate shift"):
+a network whose BatchNorms are followed by noise, of a mean and a scale that are drawn anew in
+every step, has restless distributions and trains well nevertheless.
+
+Here a network of five hidden layers is trained plain, with BatchNorm, and with BatchNorm and
+noise. At regular steps it stops, and from where it is the loss and the gradient of one batch are
+looked at along the gradient, as far as half a step to four steps of training. "Effective
+smoothness" is the largest ratio of the change of the gradient to the distance. The movement of
+the distributions is how far mean and standard deviation of each unit, over a fixed set of images,
+move in one step, as a multiple of the layer's standard deviation. (With BatchNorm that is little
+by construction: on any batch, mean and deviation are its shift and scale.)
+"""
 
 RATES = (0.02, 0.1, 0.5)
 STEPS_AHEAD = (0.5, 1.0, 2.0, 4.0)  # how far along the gradient, in steps of training

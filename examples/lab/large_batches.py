@@ -1,20 +1,4 @@
-"""Batch size: too large, too small, and layers that are made for either.
-
-With the number of passes over the images fixed, large batches take few steps. Hoffer, Hubara and
-Soudry raise the learning rate with the square root of the batch size, which keeps the noise of the
-weights' path alike, and split a batch into ghosts of a few dozen images, each normalised by its own
-statistics (section 4): the noise of small batches, which is said to help generalisation, stays.
-What they explain is the gap between training and test accuracy. At the other end the statistics of
-a handful of images are poor, and differ from those of evaluation. Batch renormalisation (Ioffe)
-corrects the normalised batch towards the running statistics, within limits r_max and d_max that
-start at 1 and 0, which is plain BatchNorm, and end at 3 and 5.
-
-Here a small network is trained on a part of the images. All variants of a seed have the same
-images, the same initial weights and the same batches. Accuracy is measured with population
-statistics (npbn.update_batch_norm): the running averages of a large batch, which sees few steps,
-still remember their start, while ghosts enter them one after the other and do not, which would
-pass for better generalisation. The table has both.
-"""
+"""Batch size: too large, too small, and layers that are made for either."""
 
 import itertools
 from typing import Any
@@ -37,6 +21,22 @@ SOURCE = (
     "Hoffer, Hubara and Soudry 2017, arXiv:1705.08741, sections 3 and 4; Ioffe 2017, "
     "arXiv:1702.03275, sections 3 and 4"
 )
+IDEA = """
+With the number of passes over the images fixed, large batches take few steps. Hoffer, Hubara and
+Soudry raise the learning rate with the square root of the batch size, which keeps the noise of the
+weights' path alike, and split a batch into ghosts of a few dozen images, each normalised by its own
+statistics (section 4): the noise of small batches, which is said to help generalisation, stays.
+What they explain is the gap between training and test accuracy. At the other end the statistics of
+a handful of images are poor, and differ from those of evaluation. Batch renormalisation (Ioffe)
+corrects the normalised batch towards the running statistics, within limits r_max and d_max that
+start at 1 and 0, which is plain BatchNorm, and end at 3 and 5.
+
+Here a small network is trained on a part of the images. All variants of a seed have the same
+images, the same initial weights and the same batches. Accuracy is measured with population
+statistics (npbn.update_batch_norm): the running averages of a large batch, which sees few steps,
+still remember their start, while ghosts enter them one after the other and do not, which would
+pass for better generalisation. The table has both.
+"""
 
 GHOST = 32  # images; also the batch size that counts as the middle
 R_MAX, D_MAX = 3.0, 5.0  # Ioffe's, section 4; and so is the schedule in shares of training:

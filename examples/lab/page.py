@@ -7,7 +7,7 @@ from pathlib import Path
 from examples.lab.drawing import Rendered
 from examples.lab.experiment import experiment
 from examples.lab.results import Results
-from npbn.checkpoint.atomic import replace
+from npbn.io.atomic import replace
 
 TEMPLATE = Path(__file__).with_name("page.html")
 CLASS = {"supported": "yes", "not supported": "no", "mixed": "mixed"}
@@ -37,7 +37,7 @@ def _section(name: str, results: Results, pictures: list[Rendered], badge: str, 
         f'<li class="{"yes" if held else "no"}">{escape(part)}: {"seen" if held else "not seen"}'
         for part, held in verdict.parts.items()
     )
-    _, *idea = about.__doc__.strip().split("\n\n")
+    idea = about.IDEA.strip().split("\n\n")
     command = " ".join(["python -m examples.lab", name, flags]).strip()
     made_with = ", ".join(f"{key} {value}" for key, value in results.made_with.items())
     return f"""

@@ -1,17 +1,4 @@
-"""Where BatchNorm stands: before the activation or after it, with a bias or without, at the end.
-
-Ioffe and Szegedy put BatchNorm between the linear layer and its nonlinearity: a sum of many
-inputs, they argue, is distributed more like a normal variable than what comes out of a
-nonlinearity, so that mean and variance say more of it (section 3.2). The linear layer then needs
-no bias: BatchNorm subtracts the batch's mean and any constant with it, and the gradient of such a
-bias is 0. The scale and the shift that BatchNorm learns are there so that it can undo itself, where
-that is what the network needs (section 3).
-
-Here one network of ReLUs is trained in all these ways, from the same initial weights over the same
-batches for each seed, so that the results can be compared in pairs. BatchNorm on the logits and no
-BatchNorm at all are shown beside them; the paper claims nothing of the former. All is computed in
-float64: what is left of a gradient of 0 is rounding, and too small to change what is learnt.
-"""
+"""Where BatchNorm stands: before the activation or after it, with a bias or without, at the end."""
 
 import itertools
 from typing import Any
@@ -50,6 +37,19 @@ CLAIM = (
     "shift are needed"
 )
 SOURCE = "Ioffe and Szegedy 2015, arXiv:1502.03167, sections 3 and 3.2"
+IDEA = """
+Ioffe and Szegedy put BatchNorm between the linear layer and its nonlinearity: a sum of many
+inputs, they argue, is distributed more like a normal variable than what comes out of a
+nonlinearity, so that mean and variance say more of it (section 3.2). The linear layer then needs
+no bias: BatchNorm subtracts the batch's mean and any constant with it, and the gradient of such a
+bias is 0. The scale and the shift that BatchNorm learns are there so that it can undo itself, where
+that is what the network needs (section 3).
+
+Here one network of ReLUs is trained in all these ways, from the same initial weights over the same
+batches for each seed, so that the results can be compared in pairs. BatchNorm on the logits and no
+BatchNorm at all are shown beside them; the paper claims nothing of the former. All is computed in
+float64: what is left of a gradient of 0 is rounding, and too small to change what is learnt.
+"""
 
 HIDDEN = [100, 100]
 VARIANTS = {  # with the colours of the curves

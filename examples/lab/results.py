@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from examples.lab.experiment import Record, Trial
-from npbn.checkpoint.atomic import replace
+from npbn.io.atomic import replace
 
 
 class Results:

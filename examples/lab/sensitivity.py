@@ -1,17 +1,4 @@
-"""Learning rates and initialisation: how much of the map trains.
-
-A step of gradient descent moves the weights by the learning rate times the gradient. If the rate is
-too large, or the weights start too large or too small, signals explode or vanish from layer to
-layer, and nothing is learnt. BatchNorm rescales the signal in every layer: multiply the weights
-before it by 10 and its output stays the same, while the gradient of those weights becomes 10 times
-smaller (Ioffe and Szegedy, section 3.3), as long as their variance is large against eps. So the
-size of the weights should matter little, and a step that is too large makes the weights larger and
-thereby the next steps smaller.
-
-Here one small network is trained for a fixed number of steps with every combination of learning
-rate and scale of the initial weights (1 is He's initialisation), with BatchNorm and without. The
-figure to look at is the share of the map in which the network learns at all.
-"""
+"""Learning rates and initialisation: how much of the map trains."""
 
 import itertools
 from typing import Any
@@ -27,6 +14,19 @@ TITLE = "Learning rate and initialisation"
 QUESTION = "Does BatchNorm tolerate larger learning rates and careless initialisation?"
 CLAIM = "BatchNorm allows much higher learning rates and less care about initialisation"
 SOURCE = "Ioffe and Szegedy 2015, arXiv:1502.03167, abstract and section 3.3"
+IDEA = """
+A step of gradient descent moves the weights by the learning rate times the gradient. If the rate is
+too large, or the weights start too large or too small, signals explode or vanish from layer to
+layer, and nothing is learnt. BatchNorm rescales the signal in every layer: multiply the weights
+before it by 10 and its output stays the same, while the gradient of those weights becomes 10 times
+smaller (Ioffe and Szegedy, section 3.3), as long as their variance is large against eps. So the
+size of the weights should matter little, and a step that is too large makes the weights larger and
+thereby the next steps smaller.
+
+Here one small network is trained for a fixed number of steps with every combination of learning
+rate and scale of the initial weights (1 is He's initialisation), with BatchNorm and without. The
+figure to look at is the share of the map in which the network learns at all.
+"""
 
 CHANCE = np.log(10)  # loss of a network that knows nothing
 TRAINS = 0.8  # test accuracy from which a network has learnt; others stand in the table

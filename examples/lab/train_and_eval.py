@@ -1,19 +1,4 @@
-"""Training and evaluation mode: the same weights, two different networks.
-
-In training BatchNorm normalises by the mean and variance of the batch, in evaluation by running
-averages of them. The averages start at 0 and 1 and take in a share of every batch, the momentum:
-with a small one they still remember the start, and weights that have gone by, when training is
-short; with a large one they are the statistics of the last few batches, which are a matter of
-chance if batches are small (Wu and Johnson, section 3). So the loss of the same weights on the
-same images differs between the modes. npbn.update_batch_norm measures the statistics of all
-images by these weights instead.
-
-That leaves what no statistics can close: normalised together with one or a few others, an image
-comes out differently every time, and the network trained is another function than the one that
-is evaluated (Ioffe, section 1). The gap is the loss in evaluation mode less the loss in training
-mode, the latter by batches as large as those of training; it may have either sign. Momentum has no
-influence on the weights, and one training serves all of them.
-"""
+"""Training and evaluation mode: the same weights, two different networks."""
 
 import copy
 import itertools
@@ -35,6 +20,21 @@ CLAIM = (
     "close the gap"
 )
 SOURCE = "Wu and Johnson 2021, arXiv:2105.07576, section 3; Ioffe 2017, arXiv:1702.03275, section 1"
+IDEA = """
+In training BatchNorm normalises by the mean and variance of the batch, in evaluation by running
+averages of them. The averages start at 0 and 1 and take in a share of every batch, the momentum:
+with a small one they still remember the start, and weights that have gone by, when training is
+short; with a large one they are the statistics of the last few batches, which are a matter of
+chance if batches are small (Wu and Johnson, section 3). So the loss of the same weights on the
+same images differs between the modes. npbn.update_batch_norm measures the statistics of all
+images by these weights instead.
+
+That leaves what no statistics can close: normalised together with one or a few others, an image
+comes out differently every time, and the network trained is another function than the one that
+is evaluated (Ioffe, section 1). The gap is the loss in evaluation mode less the loss in training
+mode, the latter by batches as large as those of training; it may have either sign. Momentum has no
+influence on the weights, and one training serves all of them.
+"""
 
 MOMENTA = (0.01, 0.1, 0.5, None)  # of the new value; None averages all batches since the start
 USUAL, SMALL = 1, 0  # of MOMENTA: torch's default, and the one that forgets last

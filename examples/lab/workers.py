@@ -65,7 +65,8 @@ class Workers:
 
     def draw(self, name: str, records: list[Record]) -> Any:
         """Begin to draw an experiment; the future returned has its rendered pictures."""
-        return self._pool.submit(render, name, records)
+        with _no_interrupt():  # a process may start here
+            return self._pool.submit(render, name, records)
 
 
 def cores() -> int:

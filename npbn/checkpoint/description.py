@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from npbn.checkpoint import tree
-from npbn.quoting import quoted
+from npbn.io.quoting import quoted
 from npbn.version import __version__
 
 FORMAT = 1  # one more whenever files are written that older versions would misread

@@ -23,6 +23,11 @@ class Checkpoint(dict):
     metadata : dict
         As given to :func:`save`, with ``npbn_version`` and ``format`` added; what a file of
         another program says about itself, or empty.
+
+    Examples
+    --------
+    >>> Checkpoint({"epoch": 3}, {"title": "a run"}).metadata
+    {'title': 'a run'}
     """
 
     def __init__(self, state: Any = (), metadata: Mapping[str, Any] | None = None) -> None:
@@ -47,7 +52,7 @@ def save(
         bools anywhere in them. They come back
         with their dtypes, shapes and bits, in the machine's byte order; a subclass comes back as
         the plain kind, tensors of other libraries as arrays. A Module stands for its
-        ``state_dict()``; its :func:`npbn.config.to_config`, where it has one, goes into
+        ``state_dict()``; its :func:`npbn.to_config`, where it has one, goes into
         ``metadata["config"]``.
     path : path
         Its suffix tells the format: ``.npz``, or ``.safetensors``
@@ -95,7 +100,8 @@ def save(
         from npbn.checkpoint import safetensors_file as kind
     else:
         raise CheckpointError(f"{path}: expected a name in .npz or .safetensors to save to")
-    from npbn.checkpoint import atomic, description, tree
+    from npbn.checkpoint import description, tree
+    from npbn.io import atomic
 
     if metadata is None:
         metadata = getattr(state, "metadata", {})
@@ -154,6 +160,17 @@ def load(
     NumPy has not, becomes float32.
 
     ``.pt``: see :func:`npbn.checkpoint.torch_file.load_torch`.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "state.npz")
+    ...     save({"epoch": 3, "weight": np.ones(2)}, path)
+    ...     state = load(path)
+    >>> state["epoch"], state["weight"]
+    (3, array([1., 1.]))
     """
     path = os.fspath(path)
     _check_readable(path)
@@ -239,7 +256,7 @@ def _suffix(path: str) -> str:
 
 def _config(module: Any) -> dict[str, Any]:
     """Return the network's description, if it is one that has any."""
-    from npbn.config import to_config
+    from npbn.deploy.config import to_config
 
     if not hasattr(module, "named_modules"):  # an optimiser
         return {}

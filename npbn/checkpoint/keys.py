@@ -8,7 +8,7 @@ take minutes.
 from typing import Any
 
 from npbn.errors import CheckpointError
-from npbn.quoting import quoted
+from npbn.io.quoting import quoted
 
 KINDS = (str, int, float, bool, type(None))
 MOST_NUMBERS = 1 << 16

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from npbn.checkpoint.tree import DTYPES, Arrays
-from npbn.quoting import quoted
+from npbn.io.quoting import quoted
 
 DESCRIPTION = "npbn.json"
 _COMMENT = 65535  # bytes of a zip archive's comment, at most

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from npbn.errors import CheckpointError
-from npbn.quoting import printable, quoted
+from npbn.io.quoting import printable, quoted
 
 _DEEPEST = 3  # mappings in mappings that are looked into for a state
 

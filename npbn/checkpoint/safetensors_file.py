@@ -16,7 +16,7 @@ import numpy as np
 
 from npbn.checkpoint.tree import Arrays
 from npbn.errors import CheckpointError
-from npbn.quoting import quoted
+from npbn.io.quoting import quoted
 from npbn.version import __version__
 
 _DTYPES = {

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from npbn.arrays import as_array
 from npbn.checkpoint.keys import KINDS, KeyGuard
-from npbn.quoting import printable, quoted
+from npbn.io.arrays import as_array
+from npbn.io.quoting import printable, quoted
 
 Arrays = dict[str, np.ndarray]
 DTYPES = {np.dtype(code) for code in ("?", *"bhilq", *"BHILQ", *"efdFD")}

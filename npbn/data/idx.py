@@ -109,7 +109,7 @@ def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
     data = header + array.astype(dtype, copy=False).tobytes()
     if os.fsdecode(path).endswith(".gz"):
         data = gzip.compress(data, mtime=0)
-    from npbn.checkpoint import atomic
+    from npbn.io import atomic
 
     def write(name: str) -> None:
         with open(name, "wb") as file:

@@ -4,17 +4,20 @@ A subclass may compute anything, and a method may be replaced on a single object
 """
 
 from collections.abc import Iterable
+from typing import TypeGuard, TypeVar
 
 import numpy as np
 
 from npbn.layers.module import Module
+
+ModuleT = TypeVar("ModuleT", bound=Module)
 
 # The methods of Module and Sequential that an evaluation uses.
 _EVALUATION: tuple[str, ...] = ("__call__", "__getattribute__", "forward", "predict", "_apply")
 _EVALUATION += ("_layers", "_own", "_submodules")
 
 
-def computes(module: object, *kinds: type[Module]) -> bool:
+def computes(module: object, *kinds: type[ModuleT]) -> TypeGuard[ModuleT]:
     """Return whether a module computes in evaluation what one of these classes does."""
     return any(
         isinstance(module, kind) and _of_its_own(module, kind, _EVALUATION) is None

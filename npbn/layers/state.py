@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npbn.arrays import as_array
 from npbn.errors import StateDictError
-from npbn.quoting import quoted
+from npbn.io.arrays import as_array
+from npbn.io.quoting import quoted
 
 _SHOWN = 20  # problems in one message
 # Prefixes that wrappers add to all keys of the network that they wrap.

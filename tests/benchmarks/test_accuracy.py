@@ -21,12 +21,14 @@ runpy.run_module("benchmarks", run_name="__main__")
 
 def run(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["benchmarks", *map(str, arguments)])
-    runpy.run_module("benchmarks", run_name="__main__")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("benchmarks", run_name="__main__")
+    return ended.value.code
 
 
 @pytest.mark.slow
 def test_a_quick_run_writes_three_files_and_npbn_holds_its_contract(monkeypatch, tmp_path, capsys):
-    run(monkeypatch, "accuracy", "--quick", "--out", tmp_path / "new" / "folder")
+    assert run(monkeypatch, "accuracy", "--quick", "--out", tmp_path / "new" / "folder") == 0
     out = tmp_path / "new" / "folder"
     results = json.loads((out / "accuracy.json").read_text(encoding="utf-8"))
     ratios, errors = np.array(results["ratios"]), results["errors"]
@@ -67,9 +69,7 @@ def test_without_torch_and_numba_lines_say_so_and_the_rest_is_measured(tmp_path)
     ],
 )
 def test_a_wrong_argument_is_one_clear_error_and_status_2(monkeypatch, capsys, arguments, message):
-    with pytest.raises(SystemExit) as caught:
-        run(monkeypatch, *arguments)
-    assert caught.value.code == 2
+    assert run(monkeypatch, *arguments) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import first_calls, footprint
+from benchmarks import deployment, first_calls, footprint
 from benchmarks.memory import RESET
 
 MEMORY = {
@@ -50,6 +50,37 @@ def test_the_footprint_is_shown_beside_torch_or_alone(tmp_path):
     assert (tmp_path / "footprint.png").exists()
     alone = {**contest, "files": {}, "memory": {"64": {"npbn numpy": MEMORY["npbn numpy"]}}}
     assert "peak memory" not in footprint.markdown(alone)
+
+
+def test_without_safetensors_a_line_says_what_is_skipped(monkeypatch, tmp_path, capsys):
+    find = deployment.importlib.util.find_spec
+    absent = {"safetensors"}
+    monkeypatch.setattr(
+        deployment.importlib.util, "find_spec", lambda name: None if name in absent else find(name)
+    )
+    ran = []
+
+    def python(*arguments, **_):
+        ran.append(" ".join(arguments))
+        return "0.1"
+
+    found = deployment.measure(python, tmp_path, ["npbn numpy", "torch"], quick=True)
+    assert list(found[footprint.LOADING]) == ["npbn, .pt", "torch, .pt"]
+    assert "if False:\n    npbn.save(" in ran[0]
+    assert not any("large.safetensors" in program for program in ran[1:])
+    assert capsys.readouterr().out.startswith("safetensors is not installed")
+    absent.clear()
+    found = deployment.measure(python, tmp_path, ["npbn numpy", "torch"], quick=True)
+    assert list(found[footprint.LOADING]) == ["npbn, .pt", "npbn, .safetensors", "torch, .pt"]
+    assert {len(seconds) for seconds in found[footprint.LOADING].values()} == {3}
+    assert set(found[footprint.START_TO_ANSWER]) == {"npbn numpy", "torch"}
+    assert deployment.measure(python, tmp_path, ["npbn numpy"], quick=True) == {}
+
+
+@pytest.mark.process
+def test_a_process_that_fails_is_one_line():
+    with pytest.raises(ChildProcessError, match=r"ended: ZeroDivisionError: division by zero$"):
+        footprint.python("-c", "1 / 0")
 
 
 def test_the_installed_size_counts_what_is_required():

@@ -73,7 +73,7 @@ def test_arrays_that_lie_unaligned_in_the_file_are_copied(tmp_path):
 
 
 def test_a_module_is_saved_with_its_description(tmp_path, suffix):
-    from npbn.config import from_config
+    from npbn.deploy.config import from_config
 
     net = npbn.CNN(1, 8, hidden_dim=4, rng=np.random.default_rng(0))
     save(net, tmp_path / f"x{suffix}", metadata={"epoch": 3})

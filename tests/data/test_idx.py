@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from npbn.checkpoint import atomic
 from npbn.data import read_idx, write_idx
 from npbn.errors import DataError
+from npbn.io import atomic
 
 CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
 MB = 1 << 20

@@ -12,7 +12,7 @@ from helpers import assert_same_bits, rngs
 from hypothesis import given
 
 import npbn
-from npbn.config import to_config
+from npbn.deploy.config import to_config
 from npbn.distributed import (
     DataParallel,
     SyncBatchNorm,

@@ -9,7 +9,7 @@ from helpers import assert_same_bits, rngs
 from hypothesis import given
 
 import npbn
-from npbn.config import to_config
+from npbn.deploy.config import to_config
 from npbn.distributed import SyncBatchNorm, convert_sync_batch_norm
 
 

@@ -6,7 +6,9 @@ import sys
 
 import engine
 import mnist_compare
+import mnist_report
 import numpy as np
+import options
 import pytest
 
 import npbn
@@ -35,16 +37,16 @@ def few(tmp_path, monkeypatch):
         images = rng.integers(0, 256, (count, 2, 3), dtype=np.uint8)
         write_idx(tmp_path / f"{half}-images-idx3-ubyte", images)
         write_idx(tmp_path / f"{half}-labels-idx1-ubyte", rng.integers(0, 10, count, np.uint8))
-    monkeypatch.setattr(mnist_compare.mnist_report, "_plot_losses", lambda *_: None)
+    monkeypatch.setattr(mnist_report, "_plot_losses", lambda *_: None)
     return [*QUICK, "--data", str(tmp_path), "--out", str(tmp_path)]
 
 
 def chosen(*arguments):
     parser = argparse.ArgumentParser()
-    engine.add_option(parser)
-    options = parser.parse_args(arguments)
-    engine.choose(options)
-    return options.engine
+    options.add_engine(parser)
+    found = parser.parse_args(arguments)
+    engine.choose(found)
+    return found.engine
 
 
 def test_without_the_option_the_environment_decides(monkeypatch):

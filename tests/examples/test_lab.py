@@ -50,7 +50,10 @@ def test_an_experiment_leaves_results_pictures_and_a_page(whole):
         "index.html",
         "sensitivity.json",
         "sensitivity_map_with.png",
+        "sensitivity_map_with_dark.png",
         "sensitivity_map_without.png",
+        "sensitivity_map_without_dark.png",
+        "sensitivity_pictures.json",
     ]
 
 
@@ -65,7 +68,28 @@ def test_half_a_run_and_the_other_half_give_what_a_whole_one_gives(
     assert quick(tmp_path, few_digits) == 0
     shown = capsys.readouterr().out
     assert f"{TRIALS // 3} of {TRIALS} trials are there already" in shown
-    assert f"{sensitivity.SOURCE}: {sensitivity.CLAIM}. Seen: " in shown
+    assert f"\n{sensitivity.TITLE}: not supported\n" in shown
+    for path in whole.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+def test_what_is_done_is_neither_run_nor_drawn_again(whole, few_digits, capsys):
+    before = {path: path.stat().st_mtime_ns for path in whole.glob("*.png")}
+    page = (whole / "index.html").read_bytes()
+    assert quick(whole, few_digits) == 0
+    shown = capsys.readouterr().out
+    assert f"{TRIALS} of {TRIALS} trials are there already" in shown
+    assert "drawing" not in shown
+    assert {path: path.stat().st_mtime_ns for path in whole.glob("*.png")} == before
+    assert (whole / "index.html").read_bytes() == page
+
+
+def test_a_picture_that_is_gone_is_drawn_again(whole, few_digits, tmp_path, capsys):
+    for path in whole.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "sensitivity_map_with.png").unlink()
+    assert quick(tmp_path, few_digits) == 0
+    assert "\ndrawing: sensitivity\n" in capsys.readouterr().out
     for path in whole.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
@@ -74,7 +98,8 @@ def test_half_a_run_and_the_other_half_give_what_a_whole_one_gives(
 def test_a_half_written_file_is_told_of_moved_aside_and_made_again(few_digits, tmp_path, capsys):
     (tmp_path / "sensitivity.json").write_text('{"made_with": {"bud')
     assert quick(tmp_path, few_digits) == 0
-    told = capsys.readouterr().out.splitlines()[0]
+    first, told = capsys.readouterr().out.splitlines()[:2]
+    assert first == f"sensitivity: quick scale, into {tmp_path}"
     assert told == (
         f"{tmp_path / 'sensitivity.json'} is damaged: moved aside, to sensitivity.json.old1, "
         "and run again"

@@ -52,9 +52,10 @@ def test_it_says_what_it_is_about(name):
     assert about.QUESTION.endswith("?")
     assert "arXiv:" in about.SOURCE
     assert not about.CLAIM.endswith(".")
-    lines = about.__doc__.strip().splitlines()
-    assert lines[0].endswith(".")
+    lines = about.IDEA.strip().splitlines()
+    assert lines[-1].endswith((".", ".)"))
     assert 8 <= len(lines) <= 25
+    assert max(map(len, lines)) <= 100
 
 
 @every_experiment

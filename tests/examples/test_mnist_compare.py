@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mnist_compare
+import mnist_report
 import numpy as np
 import pytest
 from processes import run_python, started
@@ -147,9 +148,7 @@ def test_the_pictures_are_written(compared):
 @pytest.mark.parametrize("kind", ["MLP", "CNN"])
 def test_the_networks_are_those_that_were_asked_for(main, monkeypatch, small, tmp_path, kind):
     trained = []
-    monkeypatch.setattr(
-        mnist_compare.mnist_report, "save", lambda _, runs, __: trained.extend(runs)
-    )
+    monkeypatch.setattr(mnist_report, "save", lambda _, runs, __: trained.extend(runs))
     result = main("--network", kind.lower(), *small, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     inputs = {"MLP": 6 * 9, "CNN": 32 * 1 * 2}[kind]
@@ -208,6 +207,39 @@ def test_a_batch_of_one_image_is_enough_for_the_cnn(main, small, tmp_path):
     assert_one_line_error(main("--network", "mlp", *small, *one), "batch", "one", "BatchNorm")
 
 
+def test_every_kind_of_run_has_a_folder_of_its_own(main, monkeypatch, small, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for words in ([], ["--network", "cnn"], ["--no-torch"], ["--no-torch", "--dtype", "float64"]):
+        result = main(*small, *words)
+        assert result.returncode == 0, result.stderr
+    folders = {"mlp-float32", "cnn-float32", "mlp-float32-npbn-alone", "mlp-float64-npbn-alone"}
+    out = tmp_path / "runs" / "mnist_compare"
+    assert {path.name for path in out.iterdir()} == {f"{name}-data" for name in folders}
+    written = {"losses.png", "results.json"}
+    for folder in out.iterdir():
+        more = set() if "alone" in folder.name else {"agreement.png"}
+        assert {path.name for path in folder.iterdir()} == written | more
+
+
+def test_a_picture_of_an_earlier_run_does_not_stay(main, small, tmp_path):
+    out = tmp_path / "out"
+    assert main(*small, "--out", out).returncode == 0
+    assert (out / "agreement.png").exists()
+    assert main(*small, "--out", out, "--no-torch").returncode == 0
+    assert sorted(path.name for path in out.iterdir()) == ["losses.png", "results.json"]
+
+
+@pytest.mark.process
+def test_the_first_line_does_not_wait_for_what_takes_long():
+    slow = "import sys; sys.modules['numpy'] = None  # importing it is an error"
+    result = run("--no-torch", before=slow)
+    assert result.returncode == 2
+    assert result.stdout == (
+        "MLP in npbn, float32, 1 thread(s), batches of 64, learning rate 0.01\n"
+    )
+    assert result.stderr.startswith("mnist_compare needs numpy: ")
+
+
 def test_a_run_that_diverges_gives_valid_json(main, tmp_path):
     result = main(*QUICK, "--no-torch", "--lr", "1e30", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
@@ -225,6 +257,8 @@ def test_a_run_that_diverges_gives_valid_json(main, tmp_path):
         (["--out", ROOT / "LICENSE"], ["LICENSE"]),
         (["--out", ROOT / "LICENSE" / "x"], ["LICENSE"]),
         (["--epochs", "0"], ["--epochs", "above 0"]),
+        (["--seed", "-1"], ["--seed", "0 or more", "-1"]),
+        (["--seed", "one"], ["--seed", "one"]),
         (["--lr", "nan"], ["--lr", "above 0"]),
         (["--dtype", "int8"], ["--dtype"]),
         (["--network", "rnn"], ["--network", "mlp", "cnn"]),
@@ -258,10 +292,7 @@ def test_a_truncated_data_file_gives_one_line(main, tmp_path):
 @pytest.mark.process
 def test_a_missing_package_gives_one_line_that_says_what_to_install():
     result = run(before="import sys; sys.modules['tqdm'] = None")
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    assert "tqdm" in result.stderr
-    assert "pip install" in result.stderr
+    assert_one_line_error(result, "mnist_compare needs tqdm: pip install")
 
 
 def read_all(terminal):

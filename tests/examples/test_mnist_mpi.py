@@ -268,5 +268,5 @@ def test_without_mpi4py_one_line_says_what_to_install():
         f"sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
         f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
     )
-    result = run_python("-c", program, code=1)
+    result = run_python("-c", program, code=2)
     assert result.err == "mnist_mpi needs mpi4py: pip install -e '.[examples,mpi]'\n"

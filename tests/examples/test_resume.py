@@ -11,7 +11,9 @@ from io import StringIO
 from pathlib import Path
 
 import mnist_compare
+import mnist_report
 import mnist_resume
+import mnist_training
 import numpy as np
 import pytest
 import torch
@@ -43,7 +45,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def no_pictures(monkeypatch):
     for name in ("_plot_losses", "_plot_differences"):
-        monkeypatch.setattr(mnist_compare.mnist_report, name, lambda *_: None)
+        monkeypatch.setattr(mnist_report, name, lambda *_: None)
 
 
 def arguments(data, out, *more):
@@ -267,7 +269,7 @@ def test_a_checkpoint_that_cannot_be_written_is_refused_before_training(
     monkeypatch, data, tmp_path, name, resume
 ):
     (tmp_path / "folder.npz").mkdir()
-    monkeypatch.setattr(mnist_compare, "train", None)
+    monkeypatch.setattr(mnist_training, "train", None)
     words = ["--no-torch", "--checkpoint", tmp_path / name, *resume]
     status, _, error = main(*arguments(data, tmp_path, *words))
     assert status == 2

@@ -1,0 +1,1 @@
+"""What all formats need: arrays of other libraries, text of unknown origin, whole files."""
