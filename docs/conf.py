@@ -31,6 +31,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # tables in what a cell shows
 
 # -- API ----------------------------------------------------------------------------------------
 autosummary_generate = True
@@ -49,6 +50,8 @@ html_title = f"npbn {release}"
 html_static_path = ["_static"]
 html_css_files = ["npbn.css"]
 html_math_renderer = "mathml"
+html_sidebars = {page: [] for page in ("index", "laboratory", "development")}
+html_domain_indices = False
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {

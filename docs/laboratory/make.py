@@ -46,7 +46,6 @@ def section(name: str, path: Path) -> str:
     parts = "".join(
         f"- {part}: **{'seen' if held else 'not seen'}**\n" for part, held in verdict.parts.items()
     )
-    _, *idea = about.__doc__.strip().split("\n\n")
     return f"""\
 ## {about.TITLE}
 
@@ -62,7 +61,7 @@ def section(name: str, path: Path) -> str:
 
 <details><summary>The idea</summary>
 
-{(chr(10) * 2).join(idea)}
+{about.IDEA.strip()}
 
 </details>
 

@@ -6,7 +6,6 @@ import re
 import shutil
 import threading
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlparse
 
 import pytest
@@ -32,7 +31,8 @@ TYPICAL = (
     "api/generated/npbn.BatchNorm1d.html",
 )
 
-pytestmark = pytest.mark.process
+# Building executes the notebooks: a minute on a quiet machine.
+pytestmark = [pytest.mark.process, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,8 @@ def site(tmp_path_factory):
 
 
 def pages(site):
-    return sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
+    found = (path.relative_to(site).as_posix() for path in site.rglob("*.html"))
+    return sorted(page for page in found if not page.startswith("_"))
 
 
 class Links(HTMLParser):
@@ -188,7 +189,7 @@ def test_pages_fit_the_screen_and_have_its_brightness(browser, server, screen, t
         for page in TYPICAL:
             tab.open(page)
             assert not tab.ask(TOO_WIDE), (page, tab.ask(TOO_WIDE))
-            tab.tab.screenshot(path=tmp_path / f"{Path(page).stem}.png")
+            tab.tab.screenshot(path=tmp_path / f"{page.replace('/', '-')}.png")
             colour = tab.ask("getComputedStyle(document.body).backgroundColor")
             brightness = int(re.findall(r"\d+", colour)[0])
             assert brightness > 200 if screen.endswith("light") else brightness < 60, page
