@@ -27,7 +27,7 @@ class Name:
     call : callable, optional
         Called with the tuple of arguments when the pickle calls the global; it checks them.
     value : object, optional
-        What the global stands for where it is not called.
+        The meaning of the global where it is not called.
     """
 
     __slots__ = ("call", "label", "value")

@@ -189,7 +189,17 @@ class Tensors:
         if len(size) != len(stride):
             raise CheckpointError(f"a tensor has {len(size)} sizes and {len(stride)} strides")
 
-        elements = self._elements_of(_Storage(storage.key, dtype or storage.dtype))
+        return self._view(_Storage(storage.key, dtype or storage.dtype), offset, size, stride)
+
+    def _view(
+        self,
+        storage: "_Storage",
+        offset: int,
+        size: tuple[int, ...],
+        stride: tuple[int, ...],
+    ) -> np.ndarray:
+        """Return a view of a storage, if it is inside the storage."""
+        elements = self._elements_of(storage)
         number = math.prod(size)
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if number and last >= elements.size:

@@ -88,10 +88,7 @@ def _find_directory(file: Bytes) -> tuple[int, int, int]:
 
 
 def _read_entry(file: Bytes, position: int, end: int) -> tuple[str, int, Record, int]:
-    """Return an entry's name, the positions of its header and of the next entry, and its record.
-
-    The order is name, header, record, next entry.
-    """
+    """Return an entry's name, the position of its header, its record, and the next position."""
     if position + _ENTRY.size > end:
         raise CheckpointError("it is damaged: the directory ends within an entry")
     fields = _ENTRY.unpack_from(file, position)

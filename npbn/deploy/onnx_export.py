@@ -41,12 +41,12 @@ def export_onnx(
     The batch size stays open. Parameters keep their names. A BatchNorm becomes a
     ``BatchNormalization`` with its running statistics; Dropout and Identity are left out. Only
     chains can be exported: Sequentials that run their layers one after another, nested or not. A
-    residual block that adds its input is none.
+    residual block, which adds its input, is not a chain.
 
     Parameters
     ----------
     net : Sequential, or a single layer
-        Made of npbn's layers. Not changed.
+        With layers of npbn. Not changed.
     path : path
         The file, replaced as a whole or not at all.
     input_shape : sequence of int, optional
