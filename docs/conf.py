@@ -22,7 +22,7 @@ extensions = [
     "docstrings",
     "mathml",
 ]
-exclude_patterns = ["_*", "laboratory/*.md"]
+exclude_patterns = ["_*", "laboratory/*.md", "package_index.md"]
 
 # -- pages: MyST, tutorials executed at every build ---------------------------------------------
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]

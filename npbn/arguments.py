@@ -9,6 +9,11 @@ from typing import Any
 import numpy as np
 
 
+def is_integer(value: object) -> bool:
+    """Return whether `value` is an integer of Python's or NumPy's types; booleans are not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def check_integer(who: str, name: str, value: Any, least: int | None = None) -> None:
     """Raise ValueError unless `value` is an integer, of at least `least`.
 
@@ -20,8 +25,7 @@ def check_integer(who: str, name: str, value: Any, least: int | None = None) -> 
         Python's and NumPy's integers pass; booleans do not.
     least : int, optional
     """
-    integer = isinstance(value, Integral) and not isinstance(value, bool)
-    if not integer or (least is not None and value < least):
+    if not is_integer(value) or (least is not None and value < least):
         limit = "" if least is None else f" of at least {least}"
         raise ValueError(f"{who}: expected {name} to be an integer{limit}, got {value!r}")
 

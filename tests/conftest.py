@@ -61,10 +61,15 @@ collect_ignore = ["examples", "benchmarks"] if MISSING & {"torch", "matplotlib"}
 
 
 def pytest_ignore_collect(collection_path):
-    """Leave out a file that imports what is not installed."""
-    if MISSING and collection_path.suffix == ".py" and MISSING & imported(collection_path):
-        return True
-    return None
+    """Leave out a file that holds no tests, or imports what is not installed.
+
+    The others of these folders are modules that tests share, and programs, which must not be
+    imported: to look for doctests in them pytest would.
+    """
+    if collection_path.suffix != ".py":
+        return None
+    no_tests = not collection_path.name.startswith("test_")
+    return True if no_tests or MISSING & imported(collection_path) else None
 
 
 def imported(path):

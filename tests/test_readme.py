@@ -1,55 +1,96 @@
-"""The README's Python runs as it is printed."""
+"""The README: one page, whose programs and commands run and whose figures were measured."""
 
 import re
-from pathlib import Path
 
 import pytest
+from processes import ROOT, run_python
 
 import npbn
-from npbn.testing import check_batch_norm, class_implementation
 
-ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
-
-
-@pytest.fixture(autouse=True)
-def same_engine():
-    """Leave the engine as it was: one block chooses another."""
-    with npbn.using_engine(npbn.get_engine()):
-        yield
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
 
 
-def test_there_is_something_to_run():
-    assert len(BLOCKS) >= 2
+def test_it_is_one_page():
+    assert len(TEXT.splitlines()) <= 150
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{len(block.splitlines())}-lines")
 def test_block_runs_and_prints_what_it_says_it_prints(block, monkeypatch, capsys, tmp_path):
     (tmp_path / "examples").symlink_to(ROOT / "examples")  # it may leave files of its own
     monkeypatch.chdir(tmp_path)
-    exec(compile(block, "README.md", "exec"), {})
+    with npbn.using_engine(npbn.get_engine()):
+        exec(compile(block, "README.md", "exec"), {})
     assert bool(capsys.readouterr().out) == ("print(" in block)
 
 
-def test_the_worked_example_has_the_bugs_that_are_told_of_it():
-    (block,) = (block for block in BLOCKS if "class MyBatchNorm" in block)
-    names = {}
-    exec(compile(block, "README.md", "exec"), names)
-    implementation = class_implementation(names["MyBatchNorm"])
-    results = check_batch_norm(implementation, examples=20, only="nning statistics").results
-    results += check_batch_norm(implementation, examples=20, only="gradient of the input").results
-    assert {result.name for result in results if result.correct == "failed"} == {
-        "running statistics",
-        "running statistics in float64",
-        "gradient of the input, evaluation",
-    }
+def test_the_package_index_gets_the_same_program_and_no_links():
+    """Relative links and pictures lead nowhere there, and there is no address to make them of."""
+    text = (ROOT / "docs/package_index.md").read_text(encoding="utf-8")
+    assert BLOCKS[0] in text
+    assert "](" not in text
+
+
+def test_there_are_the_first_program_and_the_way_without_torch():
+    assert len(BLOCKS) == 2
 
 
 def test_every_file_it_links_to_is_there():
-    text = (ROOT / "README.md").read_text()
-    links = [
-        link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link and link[0] != "#"
-    ]
+    links = re.findall(r"\]\(([^)]+)\)", TEXT)
     assert links
     for link in links:
         assert (ROOT / link).exists(), link
+
+
+PROGRAMS = sorted(set(re.findall(r"python (-m )?(benchmarks|examples[\w./]+|npbn[\w.]+)", TEXT)))
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program[1])
+def test_every_program_it_names_is_there(program):
+    """What they do has tests of its own."""
+    assert "usage:" in run_python(*filter(None, (program[0].strip(), program[1])), "--help").out
+
+
+def test_every_extra_it_installs_is_one():
+    declared = (ROOT / "setup.cfg").read_text(encoding="utf-8")
+    extras = set(",".join(re.findall(r"\[([a-z,]+)\]'", TEXT)).split(","))
+    assert extras
+    for extra in extras:
+        assert re.search(rf"^{extra} =$", declared, re.M), extra
+
+
+def rows(text: str, start: str) -> list[list[str]]:
+    """Return the cells of the rows of tables that start so."""
+    found = re.findall(rf"^\| {re.escape(start)} \|.*", text, re.M)
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in found]
+
+
+@pytest.mark.parametrize("condition", ["10⁰", "10²", "10⁴", "10⁶"])
+def test_the_table_of_errors_is_what_was_measured(condition):
+    measured = (ROOT / "benchmarks/results/accuracy.md").read_text(encoding="utf-8")
+    (shown,) = rows(TEXT, condition)
+    numba, numpy, torch, textbook, _ = rows(measured, condition)[0][1:]  # of the output
+    assert float(shown[1]) == max(float(numba), float(numpy))
+    assert shown[2:] == [torch, textbook]
+
+
+SPEEDS = [
+    ("BatchNorm1d (64, 256)", "batch_norm", "forward + backward", "(64, 256)"),
+    ("BatchNorm1d (1024, 256)", "batch_norm", "forward + backward", "(1024, 256)"),
+    ("BatchNorm1d (4096, 1024)", "batch_norm", "forward + backward", "(4096, 1024)"),
+    ("BatchNorm2d (64, 16, 28, 28)", "batch_norm", "forward + backward", "(64, 16, 28, 28)"),
+]
+
+
+@pytest.mark.parametrize("speed", SPEEDS, ids=lambda speed: speed[0])
+def test_the_table_of_speed_is_what_was_measured(speed):
+    what, page, section, shape = speed
+    measured = (ROOT / f"benchmarks/results/{page}.md").read_text(encoding="utf-8")
+    part = measured.split(f"## {section}, float32, 1 thread\n")[1].split("\n## ")[0]
+    (shown,) = rows(TEXT, f"{what}, forward + backward")
+    for engine, cell in zip(("numba", "numpy"), shown[1:], strict=True):
+        table = part.split(f"| shape, ratio to npbn {engine} |")[1].split("\n\n")[0]
+        header = [name.strip() for name in table.splitlines()[0].split("|")]
+        (row,) = rows(table, shape)
+        assert row[header.index("torch eager") + 1].split(" ")[0] == cell

@@ -1,4 +1,4 @@
-"""State in files: saved so that a crash loses nothing, loaded so that a file can run nothing."""
+"""State in files: a crash while saving loses nothing, and loading executes nothing."""
 
 from npbn.checkpoint.files import Checkpoint, load, save
 

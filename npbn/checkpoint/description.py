@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself: one JSON text, with a checksum, beside the arrays."""
+"""The description in a checkpoint: one JSON text, with a checksum, beside the arrays."""
 
 import json
 import zlib
@@ -11,11 +11,11 @@ from npbn.checkpoint import tree
 from npbn.io.quoting import quoted
 from npbn.version import __version__
 
-FORMAT = 1  # one more whenever files are written that older versions would misread
+FORMAT = 1  # increased whenever older versions would misread the files
 
 
 def write(arrays: tree.Arrays, skeleton: Any, metadata: Mapping[str, Any]) -> str:
-    """Return the text that tells of the arrays, their place in the state, and the metadata.
+    """Return the text: dtypes and shapes of the arrays, their places in the state, and metadata.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def write(arrays: tree.Arrays, skeleton: Any, metadata: Mapping[str, Any]) -> st
         "state": skeleton,
     }
     try:
-        body = json.loads(json.dumps(body))  # keys that are no strings now are, as when it is read
+        body = json.loads(json.dumps(body))  # as when it is read: all keys are strings
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"expected metadata that JSON can hold: {error}") from error
     return json.dumps({**body, "crc32": _checksum(body)})
@@ -37,7 +37,7 @@ def write(arrays: tree.Arrays, skeleton: Any, metadata: Mapping[str, Any]) -> st
 def read(
     arrays: tree.Arrays, text: str | None, metadata: Mapping[str, Any]
 ) -> tuple[dict[Any, Any], Mapping[str, Any]]:
-    """Return state and metadata; without a text, the arrays as they are and that `metadata`.
+    """Return state and metadata; if there is no text, the arrays and the given `metadata`.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def read(
         return arrays, metadata
     body = json.loads(text)
     if not isinstance(body, dict) or body.pop("crc32", None) != _checksum(body):
-        raise ValueError("its description is damaged: the checksum is another")
+        raise ValueError("its description is damaged: the checksum is wrong")
     metadata, expected = body["metadata"], body["arrays"]
     if metadata["format"] != FORMAT:
         raise ValueError(
@@ -56,10 +56,10 @@ def read(
             f"{quoted(metadata['npbn_version'])}; this is npbn {__version__}"
         )
     for name in (*expected, *arrays):
-        came = _kind(arrays[name]) if name in arrays else "nothing"
-        if came != expected.get(name, "nothing"):
-            made = expected.get(name, "nothing")
-            raise ValueError(f"{quoted(name)}: expected {made!s:.100}, got {came}")
+        written = expected.get(name, "nothing")
+        found = _kind(arrays[name]) if name in arrays else "nothing"
+        if found != written:
+            raise ValueError(f"{quoted(name)}: expected {written!s:.100}, got {found}")
     return tree.rebuild(body["state"], {name: arrays[name] for name in expected}), metadata
 
 

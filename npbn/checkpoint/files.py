@@ -1,4 +1,4 @@
-"""Save to a format that the suffix tells; load from one that the content tells."""
+"""save and load: the suffix chooses the format to save in, the content the one to load."""
 
 from __future__ import annotations
 
@@ -6,23 +6,32 @@ import errno
 import os
 import stat
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from npbn.errors import CheckpointError, ConfigError
+from npbn.io import atomic
 
-# Nothing more is imported up here: zipfile, json and the like would slow `import npbn`.
+# Everything else is imported in functions: zipfile, json and others would slow down `import npbn`.
 
 __all__ = ["Checkpoint", "load", "save"]
 
 
-class Checkpoint(dict):
-    """What :func:`load` returns: the state as it was saved, and what was said about it.
+class Checkpoint(dict[Any, Any]):
+    """The state in a file, as a dict, with the file's metadata.
+
+    Parameters
+    ----------
+    state : mapping, or iterable of pairs, optional
+        As for dict.
+    metadata : mapping, optional
+        Empty by default.
 
     Attributes
     ----------
     metadata : dict
-        As given to :func:`save`, with ``npbn_version`` and ``format`` added; what a file of
-        another program says about itself, or empty.
+        As given to :func:`save`, with ``npbn_version`` and ``format`` added. Of a file of another
+        program, its own metadata, or empty.
 
     Examples
     --------
@@ -38,42 +47,42 @@ class Checkpoint(dict):
 def save(
     state: Any, path: str | os.PathLike[str], *, metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Save a state to a file, at once and whole: a crash leaves the old file or the new one.
+    """Save a state to a file; after a crash the file is either the old one or the new one.
 
     A flat mapping of names to arrays, such as a ``state_dict``, is stored under its own keys, so
-    that ``np.load`` or safetensors read it plainly in another program. Of nested states too the
-    arrays are stored by name (``"optimizer/state/0/momentum_buffer"``).
+    that other programs can read it with ``np.load`` or safetensors. Arrays in a nested state are
+    stored under their paths (``"optimizer/state/0/momentum_buffer"``).
 
     Parameters
     ----------
     state : mapping, or Module
-        Dicts (keys str, numbers or None), lists, tuples, sets, str, bytes, int of any size, float,
-        bool and None, nested as you like, with arrays of floats, complex numbers, integers or
-        bools anywhere in them. They come back
-        with their dtypes, shapes and bits, in the machine's byte order; a subclass comes back as
-        the plain kind, tensors of other libraries as arrays. A Module stands for its
-        ``state_dict()``; its :func:`npbn.to_config`, where it has one, goes into
+        Dicts (with keys str, numbers or None), lists, tuples, sets, str, bytes, int of any size,
+        float, bool and None, nested in any way, with arrays of floats, complex numbers, integers
+        or bools anywhere in them. Their dtypes, shapes and bits are kept, in native byte order.
+        Subclasses are loaded as the built-in type, tensors of other libraries as arrays. A Module
+        is saved as its ``state_dict()``, with its :func:`npbn.to_config`, if it has one, in
         ``metadata["config"]``.
     path : path
-        Its suffix tells the format: ``.npz``, or ``.safetensors``
-        (``pip install 'npbn[checkpoints]'``). A symbolic link stays one, and the permissions of
-        a file that is replaced stay as they were.
+        The suffix chooses the format: ``.npz``, or ``.safetensors``
+        (``pip install 'npbn[checkpoints]'``). If it is a symbolic link, the file that the link
+        points to is replaced. A replaced file keeps its permissions.
     metadata : mapping, optional
-        What JSON can hold: epoch, options, ... By default what a `Checkpoint` already has.
+        Anything that JSON can hold: epoch, options, ... By default that of a `Checkpoint`.
 
     Raises
     ------
     CheckpointError
-        If the state holds something else, the suffix is another, or safetensors is missing.
+        If the state contains anything else, the suffix is another one, or safetensors is not
+        installed.
     OSError
-        If the file cannot be written: a folder, no permission, a full disk, ... The old file
-        stands then, and nothing else is left behind.
+        If the file cannot be written: it is a folder, there is no permission, the disk is full, ...
+        The old file is kept and no other is left behind.
 
     Notes
     -----
-    The data are written to a temporary file beside it, which takes the file's place when they
-    have reached the disk. A process killed just then leaves it behind: ``.npbn-*.tmp``, which may
-    be deleted.
+    The data are written to a temporary file in the same folder, which replaces the file after the
+    data have reached the disk. A process that is killed in between leaves ``.npbn-*.tmp`` behind,
+    which may be deleted.
 
     Examples
     --------
@@ -93,15 +102,10 @@ def save(
     3
     """
     path = os.fspath(path)
-    suffix = _suffix(path)
-    if suffix == ".npz":
-        from npbn.checkpoint import npz as kind
-    elif suffix == ".safetensors":
-        from npbn.checkpoint import safetensors_file as kind
-    else:
-        raise CheckpointError(f"{path}: expected a name in .npz or .safetensors to save to")
+    file_format = _format(_suffix(path))
+    if file_format is None:
+        raise CheckpointError(f"{path}: expected a name that ends in .npz or .safetensors")
     from npbn.checkpoint import description, tree
-    from npbn.io import atomic
 
     if metadata is None:
         metadata = getattr(state, "metadata", {})
@@ -113,27 +117,27 @@ def save(
         text = description.write(arrays, skeleton, metadata)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    atomic.replace(path, lambda temporary: kind.write(temporary, arrays, text))
+    atomic.replace(path, lambda temporary: file_format.write(temporary, arrays, text))
 
 
 def load(
     path: str | os.PathLike[str], *, key: str | None = None, strip_prefix: str = ""
 ) -> Checkpoint:
-    """Load what :func:`save` saved, or the arrays in a file of another program.
+    """Load a file that :func:`save` wrote, or the arrays in a file of another program.
 
-    Nothing in a file is ever run, and what its header promises is checked against its size
-    before memory is taken.
+    Nothing in a file is executed. The sizes in its header are compared with the size of the file
+    before memory is allocated.
 
     Parameters
     ----------
     path : path
-        ``.npz``, ``.safetensors`` (needs no package) or torch's ``.pt``, of any name: the content
-        tells which, and only where that is damaged the suffix.
+        ``.npz``, ``.safetensors`` (the package is not needed) or torch's ``.pt``, under any name:
+        the format is detected from the content. The suffix is used only if that fails.
     key : str, optional
-        Where the state is within what a training program saved, such as ``"state_dict"``; with
-        dots in mappings in mappings.
+        Where the state is in a file of a training program, such as ``"state_dict"``. Dots
+        separate the keys of nested mappings.
     strip_prefix : str, optional
-        What all keys begin with and the result's do not: ``"module."`` of torch's DataParallel.
+        Removed from the start of all keys, such as ``"module."`` of torch's DataParallel.
 
     Returns
     -------
@@ -143,21 +147,22 @@ def load(
     Raises
     ------
     CheckpointError
-        If the file is empty, truncated, corrupt, of no such format, or holds what no network's
-        state does, such as Python objects; if it holds no mapping, or nothing under the key.
+        If the file is empty, truncated, damaged or of another format; if it contains what the
+        state of no network does, such as Python objects; if it contains no mapping, or there is
+        none under the key.
     OSError
         If it cannot be opened.
 
     Notes
     -----
-    ``.npz``: read into memory, and its checksums are compared. Compressed ones of other programs
-    may take 1032 times the file's size, the most that their compression gives.
+    ``.npz``: read into memory, and the checksums are compared. Compressed files of other programs
+    may need up to 1032 times the size of the file, the highest ratio of their compression.
 
-    ``.safetensors``: mapped, not read, so that it takes no time until the values are used. The
-    arrays may be changed; that changes memory that is theirs alone, never the file. They stay
-    valid when the file is replaced or deleted, but not when another program shortens it in place;
-    ``array.copy()`` depends on no file. The format has no checksum of the values. bfloat16, which
-    NumPy has not, becomes float32.
+    ``.safetensors``: mapped, not read, so that loading takes no time until the values are used.
+    Writing to the arrays changes private memory, not the file. They stay valid if the file is
+    replaced or deleted, but not if another program shortens it in place; ``array.copy()`` does not
+    depend on the file. The format has no checksum of the values. bfloat16, which NumPy does not
+    have, becomes float32.
 
     ``.pt``: see :func:`npbn.checkpoint.torch_file.load_torch`.
 
@@ -171,6 +176,11 @@ def load(
     ...     state = load(path)
     >>> state["epoch"], state["weight"]
     (3, array([1., 1.]))
+
+    Files that torch wrote, read without torch::
+
+        state = npbn.load("model.pt")
+        state = npbn.load("run.pth.tar", key="state_dict", strip_prefix="module.")
     """
     path = os.fspath(path)
     _check_readable(path)
@@ -190,43 +200,57 @@ def load(
 def _loaded(path: str) -> Checkpoint:
     with open(path, "rb") as file:
         start = file.read(512)
-        told = _told(start, os.fstat(file.fileno()).st_size) or _suffix(path)
-    if told in (".pt", ".pth"):
-        from npbn.checkpoint.parts import described
-        from npbn.checkpoint.torch_file import load_torch
-
-        found = load_torch(path)
-        if not isinstance(found, dict):
-            what = described(found)
-            raise CheckpointError(
-                f"{os.fsdecode(path)}: expected a mapping of names to tensors, such as a "
-                f"state_dict, got {what}; npbn.checkpoint.torch_file.load_torch(path) returns it"
-            )
-        return Checkpoint(found)
-    if told == ".npz":
-        from npbn.checkpoint import npz as kind
-    elif told == ".safetensors":
-        from npbn.checkpoint import safetensors_file as kind
-    else:
+        suffix = _detected(start, os.fstat(file.fileno()).st_size) or _suffix(path)
+    if suffix in (".pt", ".pth"):
+        return _loaded_torch(path)
+    file_format = _format(suffix)
+    if file_format is None:
         raise CheckpointError(
-            f"{os.fsdecode(path)}: expected a name in .npz, .safetensors, .pt or .pth, or a file "
-            f"of such content, got one that begins with {start[:8]!r}"
+            f"{os.fsdecode(path)}: expected .npz, .safetensors, .pt or .pth by content or by name, "
+            f"got a file that begins with {start[:8]!r}"
         )
     from npbn.checkpoint import description
 
     with open(path, "rb") as file:
         try:
-            arrays, text, metadata = kind.read(file)
+            arrays, text, metadata = file_format.read(file)
             return Checkpoint(*description.read(arrays, text, metadata))
-        # A damaged file makes its readers fail in every way there is; to the caller it is one.
-        except Exception as error:
-            plain = type(error) in (ValueError, CheckpointError)
-            what = str(error) if plain else f"{type(error).__name__}: {error}"
-            raise CheckpointError(f"{path}: expected a sound {told} file: {what:.500}") from error
+        except Exception as error:  # readers may raise anything on a damaged file
+            expected = type(error) in (ValueError, CheckpointError)
+            what = str(error) if expected else f"{type(error).__name__}: {error}"
+            raise CheckpointError(
+                f"{path}: expected an undamaged {suffix} file: {what:.500}"
+            ) from error
 
 
-def _told(start: bytes, size: int) -> str | None:
-    """Return the suffix that fits the first bytes of a file, None if they are of no format."""
+def _loaded_torch(path: str) -> Checkpoint:
+    from npbn.checkpoint.parts import described
+    from npbn.checkpoint.torch_file import load_torch
+
+    found = load_torch(path)
+    if not isinstance(found, dict):
+        raise CheckpointError(
+            f"{os.fsdecode(path)}: expected a mapping of names to tensors, such as a state_dict, "
+            f"got {described(found)}; npbn.checkpoint.torch_file.load_torch(path) returns it"
+        )
+    return Checkpoint(found)
+
+
+def _format(suffix: str) -> ModuleType | None:
+    """Return the module that writes and reads files of this suffix."""
+    if suffix == ".npz":
+        from npbn.checkpoint import npz
+
+        return npz
+    if suffix == ".safetensors":
+        from npbn.checkpoint import safetensors_file
+
+        return safetensors_file
+    return None
+
+
+def _detected(start: bytes, size: int) -> str | None:
+    """Return the suffix of the format of a file with these first bytes, or None."""
     if start.startswith(b"PK\3\4"):
         name = start[30 : 30 + int.from_bytes(start[26:28], "little")]
         if name.endswith(b".npy") or name == b"npbn.json":
@@ -246,7 +270,7 @@ def _check_readable(path: str) -> None:
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not stat.S_ISREG(mode):  # open would wait for the other end of a pipe
+    if not stat.S_ISREG(mode):  # opening a pipe would wait for its other end
         raise CheckpointError(f"{path}: expected a file, got a device, pipe or socket")
 
 
@@ -255,7 +279,7 @@ def _suffix(path: str) -> str:
 
 
 def _config(module: Any) -> dict[str, Any]:
-    """Return the network's description, if it is one that has any."""
+    """Return the description of a network, or nothing if it cannot be described."""
     from npbn.deploy.config import to_config
 
     if not hasattr(module, "named_modules"):  # an optimiser

@@ -1,12 +1,13 @@
 """``.npz``: a zip archive of ``.npy`` files, as ``np.savez`` writes it and ``np.load`` reads it.
 
-The description is the archive's comment, so that ``np.load`` finds the arrays alone. Where it is
-too long for that it is a file of the archive, ``npbn.json``.
+The description is the archive's comment, so that ``np.load`` finds only the arrays. If it is too
+long for a comment, it is a file in the archive, ``npbn.json``.
 """
 
 import os
 import zipfile
-from typing import IO, Any, BinaryIO
+from io import BufferedReader
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -15,8 +16,8 @@ from npbn.checkpoint.tree import DTYPES, Arrays
 from npbn.io.quoting import quoted
 
 DESCRIPTION = "npbn.json"
-_COMMENT = 65535  # bytes of a zip archive's comment, at most
-# The most by which each compression can shrink (zlib.net/zlib_tech.html); NumPy writes no others.
+_COMMENT = 65535  # bytes, the maximum of a zip archive's comment
+# The highest ratio of each compression (zlib.net/zlib_tech.html); NumPy writes no others.
 _RATIOS = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
 _END = 22  # bytes of the last record of a zip archive, without the comment
 _CHUNK = 1 << 18
@@ -27,7 +28,7 @@ def write(path: str, arrays: Arrays, description: str) -> None:
     text = description.encode()
     with open(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
-            # Of a ZipInfo, unlike a name, the time is 1980.
+            # A ZipInfo, unlike a name, has a constant time.
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 npy.write_array(member, array, allow_pickle=False)
         if len(text) <= _COMMENT:
@@ -36,29 +37,32 @@ def write(path: str, arrays: Arrays, description: str) -> None:
             archive.writestr(zipfile.ZipInfo(DESCRIPTION), text)
 
 
-def read(file: BinaryIO) -> tuple[Arrays, str | None, dict[str, Any]]:
-    """Return arrays, the description if there is one, and no metadata, as ``.npz`` has none.
+def read(file: BufferedReader) -> tuple[Arrays, str | None, dict[str, Any]]:
+    """Return arrays, the description if there is one, and empty metadata, as ``.npz`` has none.
 
     Raises
     ------
     Exception
-        Whatever zipfile and NumPy find wrong with the file.
+        Whatever zipfile and NumPy raise on a damaged file.
     """
     size = os.fstat(file.fileno()).st_size
     if not file.peek(2).startswith(b"PK"):
-        raise ValueError(f"a zip archive begins with b'PK', this with {file.peek(8)[:8]!r}")
+        raise ValueError(f"expected it to begin with b'PK', got {file.peek(8)[:8]!r}")
     with zipfile.ZipFile(file) as archive:
         description = archive.comment.decode() or None
         _check_end(file, len(archive.comment))
         if sum(info.compress_size for info in archive.infolist()) > size:
-            raise ValueError(f"more is said to be in the archive than its {size} bytes hold")
+            raise ValueError(f"the archive promises more than its {size} bytes")
         arrays: Arrays = {}
         for info in archive.infolist():
             if info.file_size > info.compress_size * _RATIOS.get(info.compress_type, 0):
-                raise ValueError(f"{quoted(info.filename)} cannot unpack to {info.file_size} bytes")
-            name = info.filename.removesuffix(".npy")  # splitext would not split "a/.npy"
+                raise ValueError(
+                    f"{info.compress_size} bytes of {quoted(info.filename)} cannot unpack to "
+                    f"{info.file_size}"
+                )
+            name = info.filename.removesuffix(".npy")  # os.path.splitext does not split "a/.npy"
             if info.filename == DESCRIPTION:
-                if info.compress_type != zipfile.ZIP_STORED:  # it would grow, and again as objects
+                if info.compress_type != zipfile.ZIP_STORED:  # else its size is not bounded
                     raise ValueError(f"{DESCRIPTION} is compressed")
                 description = archive.read(info).decode()
             elif name == info.filename or name in arrays:
@@ -68,8 +72,8 @@ def read(file: BinaryIO) -> tuple[Arrays, str | None, dict[str, Any]]:
     return arrays, description, {}
 
 
-def _check_end(file: BinaryIO, comment: int) -> None:
-    """See that the comment is whole: zipfile takes what there is of it."""
+def _check_end(file: BufferedReader, comment: int) -> None:
+    """Raise ValueError if the comment is cut off, which zipfile accepts."""
     file.seek(-_END - comment, os.SEEK_END)
     end = file.read(_END)
     if end[:4] != b"PK\5\6" or int.from_bytes(end[20:], "little") != comment:
@@ -87,33 +91,33 @@ def read_npy(file: IO[bytes], name: str, size: int) -> np.ndarray:
     Raises
     ------
     Exception
-        Whatever NumPy finds wrong with the header; ValueError, with the name, on other data than
-        it promises, and on objects, which are never unpickled.
+        Whatever NumPy raises on a damaged header. ValueError, with the name, if the data do not
+        fit the header, and on objects, which are never unpickled.
     """
     version = npy.read_magic(file)
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     if version not in readers:
-        raise ValueError(f"{quoted(name)} is of an unknown version {version} of .npy")
+        raise ValueError(f"{quoted(name)}: expected version 1.0 or 2.0 of .npy, got {version}")
     shape, fortran, dtype = readers[version](file)
     native = dtype.newbyteorder("=")
-    if native not in DTYPES:  # Python objects, above all, which only pickle could read
+    if native not in DTYPES:  # such as Python objects, which only pickle could read
         raise ValueError(
             f"{quoted(name)}: expected an array of floats, complex numbers, integers or bool, got "
             f"dtype {quoted(dtype)}; objects are never unpickled"
         )
-    promised = int(np.prod(shape, dtype=object)) * dtype.itemsize  # not modulo 2**64
+    promised = int(np.prod(shape, dtype=object)) * dtype.itemsize  # exact, not modulo 2**64
     if promised != size - file.tell():
         raise ValueError(
             f"{quoted(name)}: {shape} of {dtype} take {promised} bytes, got {size - file.tell()}"
         )
     data = np.empty(promised, np.uint8)
     start = 0
-    while chunk := file.read(_CHUNK):  # to the end, where zipfile compares the checksum
+    while chunk := file.read(_CHUNK):  # at the end zipfile compares the checksum
         data[start : start + len(chunk)] = np.frombuffer(chunk, np.uint8)
         start += len(chunk)
     if start != promised:
         raise ValueError(f"{quoted(name)}: expected {promised} bytes, got {start}")
-    if dtype.kind == "b" and (data > 1).any():  # such booleans are undefined in C
+    if dtype.kind == "b" and (data > 1).any():  # other booleans are undefined in C
         raise ValueError(f"{quoted(name)}: expected bytes of 0 and 1 for bool")
     array = data.view(dtype).reshape(shape, order="F" if fortran else "C")
     return array.astype(native, copy=False)

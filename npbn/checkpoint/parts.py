@@ -1,4 +1,4 @@
-"""The state within what a training program saved: ``{"state_dict": {"module.fc.weight": ...}}``."""
+"""The state in what a training program saved: ``{"state_dict": {"module.fc.weight": ...}}``."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,16 +8,16 @@ import numpy as np
 from npbn.errors import CheckpointError
 from npbn.io.quoting import printable, quoted
 
-_DEEPEST = 3  # mappings in mappings that are looked into for a state
+_DEEPEST = 3  # levels of nested mappings that are searched for a state
 
 
 def part(state: Mapping[Any, Any], key: str) -> Mapping[Any, Any]:
-    """Return the mapping under a key, or below several with dots between them.
+    """Return the mapping under a key; dots separate the keys of nested mappings.
 
     Raises
     ------
     CheckpointError
-        If there is none; the message names what there is.
+        If there is none; the message lists what there is.
     """
     found: Any = state.get(key)
     if found is None:
@@ -31,7 +31,7 @@ def part(state: Mapping[Any, Any], key: str) -> Mapping[Any, Any]:
 
 
 def stripped(state: Mapping[Any, Any], prefix: str) -> dict[Any, Any]:
-    """Return the state with a prefix taken from the keys, which all have to begin with it."""
+    """Return the state without a prefix of its keys, which all have to begin with it."""
     others = [key for key in state if not str(key).startswith(prefix)]
     if others:
         raise CheckpointError(f"the key {quoted(others[0])} does not begin with {quoted(prefix)}")
@@ -39,7 +39,7 @@ def stripped(state: Mapping[Any, Any], prefix: str) -> dict[Any, Any]:
 
 
 def states_within(state: Mapping[Any, Any], path: str = "", depth: int = 1) -> Iterator[str]:
-    """Yield the dotted keys of the mappings below this one that hold arrays alone."""
+    """Yield the dotted keys of nested mappings that hold only arrays."""
     for name, value in state.items():
         if isinstance(value, Mapping) and value:
             if all(isinstance(array, np.ndarray) for array in value.values()):
@@ -49,13 +49,13 @@ def states_within(state: Mapping[Any, Any], path: str = "", depth: int = 1) -> I
 
 
 def contents(state: Mapping[Any, Any]) -> str:
-    """Say in a few words what is in a mapping."""
+    """Return the first entries of a mapping as text."""
     first = [f"{printable(str(key))}: {described(value)}" for key, value in list(state.items())[:8]]
     return f"only {', '.join(first)}{', ...' * (len(state) > 8)}" if first else "it is empty"
 
 
 def described(value: Any) -> str:
-    """Say in a few words what a value is."""
+    """Return the type and size of a value as text."""
     match value:
         case np.ndarray():
             return f"an array {value.dtype} {value.shape}"

@@ -1,8 +1,8 @@
-"""``.safetensors``: written by the package of that name, mapped into memory without it.
+"""``.safetensors``: written with the package of that name, mapped into memory without it.
 
-The length of a header in eight bytes, the header in JSON, then the bytes of the arrays
-(huggingface.co/docs/safetensors). The package's own NumPy reader copies every array, and knows no
-bfloat16.
+The file has the length of the header in eight bytes, the header in JSON, then the bytes of the
+arrays (huggingface.co/docs/safetensors). The package's NumPy reader copies every array and does not
+support bfloat16.
 """
 
 import json
@@ -26,8 +26,8 @@ _DTYPES = {
     "BF16": "<u2",
     "C64": "<c8",
 }
-_RANK = 64  # of a NumPy array, at most
-_MINE = ("npbn", "npbn_version")  # two, so that damage to the name of the first is noticed
+_RANK = 64  # the maximum of a NumPy array
+_MINE = ("npbn", "npbn_version")  # two, to notice damage to the name of the first
 
 
 def write(path: str, arrays: Arrays, description: str) -> None:
@@ -36,7 +36,7 @@ def write(path: str, arrays: Arrays, description: str) -> None:
     Raises
     ------
     CheckpointError
-        If the package is missing.
+        If the package is not installed, or an array is complex128.
     OSError
         If the file cannot be written.
     """
@@ -46,8 +46,8 @@ def write(path: str, arrays: Arrays, description: str) -> None:
         raise CheckpointError(
             "saving to .safetensors needs a package: pip install 'npbn[checkpoints]'"
         ) from error
-    # The package takes an array's memory as it lies. And of its two functions, save_file would
-    # write to a temporary file of its own, with permissions of its own.
+    # The package ignores strides. Its other function, save_file, would write to a temporary file of
+    # its own, with other permissions.
     arrays = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
     if any(array.dtype == np.complex128 for array in arrays.values()):
         raise CheckpointError("the format .safetensors has no complex128; save to .npz")
@@ -57,12 +57,12 @@ def write(path: str, arrays: Arrays, description: str) -> None:
 
 
 def read(file: BinaryIO) -> tuple[Arrays, str | None, dict[str, Any]]:
-    """Return arrays, npbn's description if there is one, and other programs' metadata.
+    """Return arrays, npbn's description if there is one, and the metadata of other programs.
 
     Raises
     ------
     Exception
-        Whatever is found wrong with the header.
+        On a damaged header, of many types.
     """
     size = os.fstat(file.fileno()).st_size
     start = 8 + int.from_bytes(file.read(8), "little")
@@ -95,7 +95,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_layout(header: Mapping[str, Any], size: int) -> None:
-    """See that every entry makes sense, and that together they are all the data, each once."""
+    """Raise ValueError unless every entry is valid, and together they cover the data once."""
     for key, entry in header.items():
         name = quoted(key)
         if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
@@ -109,18 +109,18 @@ def _check_layout(header: Mapping[str, Any], size: int) -> None:
             raise ValueError(f"{name}: expected a shape and offsets, got {quoted(entry)}")
         expected = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
         if end - begin != expected:
-            raise ValueError(f"{name}: {shape} of {dtype} take {expected} bytes, {end - begin}")
+            raise ValueError(f"{name}: {shape} of {dtype} take {expected} bytes, got {end - begin}")
     reached = 0
     for begin, end in sorted(entry["data_offsets"] for entry in header.values()):
         if begin != reached:
-            raise ValueError(f"the arrays overlap, or leave a gap, at byte {begin} of the data")
+            raise ValueError(f"the arrays overlap or leave a gap at byte {begin} of the data")
         reached = end
     if reached != size:
         raise ValueError(f"the header promises {reached} bytes of data, the file holds {size}")
 
 
 def _mapped(file: BinaryIO, size: int) -> Any:
-    if os.name == "nt":  # there a file cannot be replaced while it is mapped
+    if os.name == "nt":  # Windows does not replace a file while it is mapped
         file.seek(0)
         return bytearray(file.read())
     return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
@@ -128,11 +128,14 @@ def _mapped(file: BinaryIO, size: int) -> Any:
 
 def _array(name: str, entry: Mapping[str, Any], data: Any, start: int) -> np.ndarray:
     dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), entry["shape"]
-    array = np.frombuffer(data, dtype, math.prod(shape), start + entry["data_offsets"][0])
+    array: np.ndarray = np.frombuffer(
+        data, dtype, math.prod(shape), start + entry["data_offsets"][0]
+    )
     if entry["dtype"] == "BF16":  # the upper half of a float32
         array = (array.astype("<u4") << np.uint32(16)).view("<f4")
     if not array.flags.aligned:
         array = array.copy()
     if dtype.kind == "b" and (array.view(np.uint8) > 1).any():
         raise ValueError(f"{quoted(name)}: expected bytes of 0 and 1 for bool")
-    return array.reshape(shape).astype(array.dtype.newbyteorder("="), copy=False)
+    native: np.ndarray = array.reshape(shape).astype(array.dtype.newbyteorder("="), copy=False)
+    return native

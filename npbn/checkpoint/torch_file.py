@@ -1,10 +1,11 @@
 """Reading the files of ``torch.save`` without torch.
 
-Such a file (since torch 1.6) is a zip archive whose records lie uncompressed below one folder:
-``data.pkl`` is a pickle of the object, ``data/0``, ``data/1``, ... are the bytes of the storages
-that its tensors view, ``byteorder`` says ``little`` or ``big``. Source of the format: the notes on
-serialization in torch's documentation, and the files themselves. The container is read in
-``torch_zip``, the pickle in ``torch_pickle``, the tensors in ``torch_tensors``.
+Such a file (since torch 1.6) is a zip archive with uncompressed records in one folder:
+``data.pkl`` is a pickle of the object; ``data/0``, ``data/1``, ... are the bytes of the storages
+that its tensors view; ``byteorder`` is ``little`` or ``big``. Source of the format: the notes on
+serialization in torch's documentation, and files that it wrote. ``torch_zip`` reads the container,
+``torch_pickle`` the pickle, ``torch_tensors`` the tensors and ``torch_plain`` other data;
+``torch_legacy`` reads the format before 1.6.
 """
 
 import mmap
@@ -17,14 +18,15 @@ from typing import Any
 import numpy as np
 
 from npbn.checkpoint.torch_legacy import is_legacy, read_legacy, without_view
-from npbn.checkpoint.torch_pickle import Label, load_pickle, short
+from npbn.checkpoint.torch_names import Label, short
+from npbn.checkpoint.torch_pickle import load_pickle
 from npbn.checkpoint.torch_plain import PlainData
 from npbn.checkpoint.torch_tensors import Tensors, check_crc
 from npbn.checkpoint.torch_zip import Record, read_records
 from npbn.errors import CheckpointError
 
-_MAPPED_FROM = 1 << 22  # bytes; a smaller file is read at once, and may then be overwritten
-_LONGEST_PICKLE = 1 << 23  # bytes, each of which can make an empty dictionary of 72
+_MAPPED_FROM = 1 << 22  # bytes; smaller files are read, so they may be overwritten later
+_LONGEST_PICKLE = 1 << 23  # bytes; each can make an empty dictionary of 72 bytes
 _MOST_VALUES = 1 << 24
 _DEEPEST = 100
 _LEAVES = {str, Label, bytes, int, float, bool, type(None), np.ndarray}
@@ -41,20 +43,20 @@ _ADVICE = {
 }
 
 
-def load_torch(path: str | os.PathLike) -> Any:
-    """Read what ``torch.save(net.state_dict(), path)`` wrote, without torch and without trust.
+def load_torch(path: str | os.PathLike[str]) -> Any:
+    """Read what ``torch.save(net.state_dict(), path)`` wrote; the file need not be trusted.
 
-    Nothing in the file is run and nothing that it names is imported: a file that asks for more
-    than the few names a state needs is refused with an error that says which.
+    Nothing in the file is executed and nothing that it names is imported. A file that uses other
+    globals than the few that a state needs is refused, and the error names the global.
 
-    A file of 4 MiB or more is mapped into memory, not read: its arrays are views of the mapping,
-    which lives as long as any of them. They may be written to (copy on write: the file stays as
-    it is), but the file must not be changed in place or cut short while they live, which on most
-    systems ends the process when they are next read; to put a new file in its place
-    (:func:`os.replace`) is harmless. Checksums of mapped tensors are not compared, because that
-    would read them all; those of the pickle and of smaller files are. Beside the tensors' bytes,
-    Python's objects take memory in proportion to the pickle, some ten times its size and 72 times
-    at worst; it is refused beyond 8 MiB, which is room for some 75,000 tensors.
+    A file of 4 MiB or more is mapped into memory, not read. Its arrays are views of the mapping,
+    which exists as long as any of them. Writing to them does not change the file (copy on write).
+    While they exist, the file must not be changed or shortened in place: on most systems the
+    process ends when they are read after that. Replacing it (:func:`os.replace`) is safe. Checksums
+    of mapped tensors are not compared, as that would read them all; those of the pickle and of
+    smaller files are. In addition to the bytes of the tensors, Python objects take memory in
+    proportion to the pickle, typically ten times its size and at most 72 times. A pickle over
+    8 MiB is refused, which is enough for about 75,000 tensors.
 
     Parameters
     ----------
@@ -64,24 +66,24 @@ def load_torch(path: str | os.PathLike) -> Any:
     Returns
     -------
     object
-        The object that was saved, a dictionary of arrays for a ``state_dict``. Tensors and
-        parameters become writable arrays that share memory wherever the tensors did, with their
-        shapes and strides: float16, float32, float64, bfloat16 (widened to float32, a copy of
-        its storage), complex64, complex128, bool and all integers, in native byte order.
-        Dictionaries, lists, tuples, ``torch.Size`` (a tuple), sets, strings, bytes, numbers,
-        booleans, None and NumPy's numbers and arrays stay what they are. An ``OrderedDict`` (its
-        ``_metadata`` dropped), a ``defaultdict``, a ``Counter`` and a namespace become
-        dictionaries, a dtype and a device of torch's strings.
+        The object that was saved: for a ``state_dict``, a dictionary of arrays. Tensors and
+        parameters become writable arrays with the same shapes and strides, which share memory
+        where the tensors did: float16, float32, float64, bfloat16 (widened to float32, a copy),
+        complex64, complex128, bool and all integers, in native byte order. Dictionaries, lists,
+        tuples, sets, strings, bytes, numbers, booleans, None and NumPy's numbers and arrays are
+        kept. ``torch.Size`` becomes a tuple. An ``OrderedDict`` (without its ``_metadata``), a
+        ``defaultdict``, a ``Counter`` and a namespace become dictionaries. A dtype and a device of
+        torch become strings.
 
     Raises
     ------
     CheckpointError
         If the file cannot be read; is empty, cut short, damaged or compressed; is in another
-        format (TorchScript, any other); holds anything but the above (a module, an array of
-        objects, a float8, quantised, sparse, nested or meta tensor, a lazily conjugated one, one
-        with attributes of its own); or if a tensor exceeds its storage, or
-        all tensors together, each copied out, would take more than eight times the file and
-        256 MiB: an expanded tensor is a view of a few bytes, until somebody copies it.
+        format, such as TorchScript; contains anything else (a module, an array of objects, a
+        float8, quantised, sparse, nested or meta tensor, a lazily conjugated one, one with
+        attributes of its own); if a tensor exceeds its storage; or if copies of all tensors would
+        take more than eight times the size of the file and 256 MiB (an expanded tensor is a view
+        of a few bytes, until it is copied).
     """
     path = os.fspath(path)
     try:
@@ -93,8 +95,8 @@ def load_torch(path: str | os.PathLike) -> Any:
     raise CheckpointError(f"cannot load {os.fsdecode(path)!r}: {reason}")
 
 
-def _contents(path: str | os.PathLike) -> bytearray | mmap.mmap:
-    if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for its writer
+def _contents(path: str | os.PathLike[str]) -> bytearray | mmap.mmap:
+    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for a writer
         raise CheckpointError("it is not a regular file")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -133,10 +135,10 @@ def _load(file: bytearray | mmap.mmap) -> Any:
 
 
 def _records_of_torch(file: bytearray | mmap.mmap) -> dict[str, Record]:
-    """Return the records by their names below the one folder in which torch puts them."""
+    """Return the records by their names in the one folder that torch makes."""
     start = bytes(file[:64])
     if not start.startswith((b"PK\3\4", b"PK\5\6")):
-        raise CheckpointError(f"torch.save writes a zip file, and this begins with {start[:8]!r}")
+        raise CheckpointError(f"expected a zip file, as torch.save writes, got {start[:8]!r}...")
     everything = read_records(file)
     folders = {name.partition("/")[0] for name in everything}
     folder = folders.pop() if len(folders) == 1 else ""
@@ -147,15 +149,15 @@ def _records_of_torch(file: bytearray | mmap.mmap) -> dict[str, Record]:
             "torch.save(torch.jit.load(path).state_dict(), path + '.pt')"
         )
     if not folder or "data.pkl" not in records:
-        some = ", ".join(short(name) for name in sorted(everything)[:3])
+        first = ", ".join(short(name) for name in sorted(everything)[:3])
         raise CheckpointError(
             f"it is a zip file, but not torch.save's: no folder/data.pkl among its "
-            f"{len(everything)} records ({some})"
+            f"{len(everything)} records ({first})"
         )
     for name, record in records.items():
         if record.compressed:
             raise CheckpointError(
-                f"the record {short(name)} is compressed, and torch.save stores all as they are"
+                f"the record {short(name)} is compressed, but torch.save does not compress"
             )
     return records
 
@@ -174,11 +176,11 @@ def _byte_order(file: bytearray | mmap.mmap, records: dict[str, Record]) -> str:
         order = _read(file, records, "byteorder")
         if order in (b"little", b"big"):
             return order.decode()
-    raise CheckpointError("its record 'byteorder' says neither 'little' nor 'big'")
+    raise CheckpointError("its record 'byteorder' is neither 'little' nor 'big'")
 
 
 def _explain(module: str, name: str) -> str:
-    """Return what to do about a name that is refused, if that can be guessed."""
+    """Return advice about a global that is refused, or nothing."""
     for start, advice in _ADVICE.items():
         if f"{module}.{name}".startswith(start):
             return f"; {advice}"
@@ -189,10 +191,10 @@ def _explain(module: str, name: str) -> str:
 
 
 def _check_tree(root: Any) -> None:
-    """Refuse what has no place in plain data, or cannot be walked from the top in bounded time.
+    """Raise CheckpointError on anything but plain data, and on trees with too many values.
 
-    A value that is shared counts wherever it occurs: a list of twice a list of twice a list, and
-    so on, is a short pickle and an endless loop.
+    A shared value counts wherever it occurs. Otherwise a short pickle, of a list that contains a
+    list twice, which contains a list twice, and so on, would take forever to process.
     """
     counts: dict[int, int] = {}  # of values in each finished container
     unfinished = {id(root)}
@@ -205,7 +207,7 @@ def _check_tree(root: Any) -> None:
             elif id(part) in counts:
                 count += counts[id(part)]
             elif id(part) in unfinished:
-                raise CheckpointError("it holds a list or dictionary that holds itself")
+                raise CheckpointError("it contains a list or dictionary that contains itself")
             else:
                 unfinished.add(id(part))
                 path += [(container, parts, count), (part, iter(_parts(part)), 1)]
@@ -216,18 +218,16 @@ def _check_tree(root: Any) -> None:
             if path:
                 path[-1] = (*path[-1][:2], path[-1][2] + count)
         if count > _MOST_VALUES:
-            raise CheckpointError(
-                f"its lists and dictionaries unfold to over {_MOST_VALUES} values"
-            )
+            raise CheckpointError(f"its lists and dictionaries contain over {_MOST_VALUES} values")
         if len(path) > _DEEPEST:
             raise CheckpointError(f"its lists and dictionaries are nested over {_DEEPEST} deep")
 
 
 def _parts(value: Any) -> Iterable[Any]:
     if type(value) is dict:
-        return value.values()  # its keys were checked when they were set
-    if type(value) in (list, tuple, set):
+        return list(value.values())  # its keys were checked when they were set
+    if isinstance(value, list | tuple | set) and type(value) in (list, tuple, set):
         return value
     if type(value) in _LEAVES or isinstance(value, np.generic):
         return ()
-    raise CheckpointError(f"it holds {short(value)} as a value, expected tensors and plain data")
+    raise CheckpointError(f"it contains {short(value)} as a value, expected tensors and plain data")

@@ -1,15 +1,16 @@
 """The format of ``torch.save`` before 1.6: pickles one after another, then the storages.
 
-A magic number, a version, facts about the machine, the object, and the keys of the storages in the
-order in which they follow: each its number of elements as eight bytes, then these, all little
-endian. Which dtype a storage has is said by the object's pickle alone; that is therefore read
-twice, first to learn where everything lies, and then with the tensors. Source of the format:
-``_legacy_save`` in torch's ``serialization.py``, and the files themselves.
+The pickles are a magic number, a version, facts about the machine, the object, and the keys of the
+storages in their order in the file. A storage is its number of elements in eight bytes and then the
+elements, all little endian. Only the object's pickle shows the dtype of a storage. It is therefore
+read twice: first to find the positions of the storages, then to make the tensors. Source of the
+format: ``_legacy_save`` in torch's ``serialization.py``, and files that it wrote.
 """
 
 from typing import Any
 
-from npbn.checkpoint.torch_pickle import Label, Name, load_first, short
+from npbn.checkpoint.torch_names import Arguments, Name, Names, short
+from npbn.checkpoint.torch_pickle import load_first
 from npbn.checkpoint.torch_plain import PlainData
 from npbn.checkpoint.torch_tensors import Tensors
 from npbn.checkpoint.torch_zip import Bytes, Record
@@ -17,16 +18,16 @@ from npbn.errors import CheckpointError
 
 MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
 _VERSION = 1001
-_SHORT = 4096  # bytes, of the pickles before the object's
+_SHORT = 4096  # bytes, more than the pickles before the object's have
 
 
 def is_legacy(start: bytes) -> bool:
-    """Tell whether a file that begins so is one of these."""
-    return MAGIC in start[:32]  # protocol 4 has a frame before it
+    """Return whether a file with these first bytes is in this format."""
+    return MAGIC in start[:32]  # in protocol 4 a frame comes first
 
 
 def read_legacy(file: Bytes, longest: int) -> tuple[bytes, dict[str, Record]]:
-    """Return the object's pickle, of at most `longest` bytes, and where the storages lie."""
+    """Return the object's pickle, of at most `longest` bytes, and the storages by name."""
     position = 0
     for expected in (None, _VERSION, None):
         value, length = load_first(bytes(file[position : position + _SHORT]), {}, _refused)
@@ -51,11 +52,11 @@ def read_legacy(file: Bytes, longest: int) -> tuple[bytes, dict[str, Record]]:
 
 
 def without_view(persistent_id: Any) -> Any:
-    """Return the persistent id of a storage as newer files have it."""
+    """Return the persistent id of a storage in the form of the newer format."""
     if type(persistent_id) is not tuple or len(persistent_id) != 6:
         raise CheckpointError(f"a persistent id is {short(persistent_id)}, expected a storage")
     if persistent_id[5] is not None:
-        raise CheckpointError("it holds a storage that is part of another, of torch before 0.4")
+        raise CheckpointError("it contains a storage within another, of torch before 0.4")
     return persistent_id[:5]
 
 
@@ -65,7 +66,7 @@ def _records(file: Bytes, position: int, keys: Any, sizes: dict[str, int]) -> di
     records: dict[str, Record] = {}
     for key in keys:
         if key not in sizes or f"data/{key}" in records:
-            raise CheckpointError(f"the storage {short(key)} comes twice, or belongs to no tensor")
+            raise CheckpointError(f"the storage {short(key)} occurs twice, or belongs to no tensor")
         number = int.from_bytes(file[position : position + 8], "little")
         size, position = number * sizes[key], position + 8
         if position + size > len(file):
@@ -76,12 +77,12 @@ def _records(file: Bytes, position: int, keys: Any, sizes: dict[str, int]) -> di
         records[f"data/{key}"] = Record(position, size, 0, False)
         position += size
     if position != len(file):
-        raise CheckpointError(f"it goes on for {len(file) - position} bytes after its storages")
+        raise CheckpointError(f"{len(file) - position} bytes follow its storages")
     return records
 
 
-def _stand_ins() -> dict[tuple[str, str], Name | Label]:
-    """Return the names of tensors, with calls that make none."""
+def _stand_ins() -> Names:
+    """Return the globals of tensors, with calls that return None."""
     return {
         key: Name(name.label, name.call and (lambda args: None), name.value)
         if isinstance(name, Name)
@@ -90,7 +91,7 @@ def _stand_ins() -> dict[tuple[str, str], Name | Label]:
     }
 
 
-def _kind_and_key(persistent_id: tuple) -> tuple[Any, str]:
+def _kind_and_key(persistent_id: Arguments) -> tuple[Any, str]:
     _, kind, key, *_ = persistent_id
     storage_type = kind.value if isinstance(kind, Name) else None
     if not hasattr(storage_type, "itemsize") or type(key) is not str:

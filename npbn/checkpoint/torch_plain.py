@@ -1,18 +1,18 @@
-"""What training programs put beside the tensors: NumPy's arrays, namespaces, sets, bytes, devices.
+"""Plain data beside the tensors: NumPy arrays and numbers, namespaces, sets, bytes, devices.
 
-Each is made here from arguments that are checked, under the names that pickles have for it, and
-becomes plain data: a namespace, a ``defaultdict`` and a ``Counter`` a dict, a device and a dtype
-of torch's a string. NumPy's arrays stay arrays, its numbers numbers of NumPy's.
+Each is made here from checked arguments, under the names that pickles use. A namespace, a
+``defaultdict`` and a ``Counter`` become a dict, a device and a dtype of torch a string. NumPy's
+arrays and numbers are kept.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from npbn.checkpoint.keys import KeyGuard
-from npbn.checkpoint.torch_pickle import Builders, Label, Name, short
+from npbn.checkpoint.torch_names import Arguments, Builders, Name, Names, short
 from npbn.errors import CheckpointError
 
 _CODES = {f"{k}{n}" for k in "iu" for n in (1, 2, 4, 8)} | {"b1", "f2", "f4", "f8", "c8", "c16"}
@@ -21,10 +21,15 @@ _FACTORIES = ("list", "dict", "int", "float", "str", "bool", "tuple")
 
 
 class PlainData:
-    """The names that one pickle may use for plain data, and the objects that await a state.
+    """The globals that one pickle may use for plain data, and the objects on which it sets a state.
 
-    What a call copies, a pickle of a few bytes may ask for again and again: all together, it may
-    not exceed four times `size`, the pickle's.
+    A pickle of a few bytes could ask for the same copy many times. All copies together are limited
+    to four times the size of the pickle.
+
+    Parameters
+    ----------
+    size : int
+        Of the pickle, in bytes.
     """
 
     def __init__(self, size: int) -> None:
@@ -32,9 +37,9 @@ class PlainData:
         self._left = 4 * size
         self._keys = KeyGuard(most_large=0)
 
-    def names(self) -> dict[tuple[str, str], Name | Label]:
-        """Return the globals by which a pickle speaks of plain data."""
-        calls: dict[tuple[str, str], Callable[[tuple], Any]] = {
+    def names(self) -> Names:
+        """Return the globals that pickles use for plain data."""
+        calls: dict[tuple[str, str], Callable[[Arguments], Any]] = {
             ("collections", "OrderedDict"): self._ordered_dict,
             ("collections", "defaultdict"): _default_dict,
             ("collections", "Counter"): _counter,
@@ -60,12 +65,12 @@ class PlainData:
     def _spend(self, number: int) -> None:
         self._left -= number
         if self._left < 0:
-            raise CheckpointError("its pickle copies the same values over and over")
+            raise CheckpointError("its pickle copies the same values many times")
 
     # Dictionaries and sets
 
-    def _ordered_dict(self, args: tuple) -> dict:
-        """Take nothing, or as Python 2 has it a list of pairs."""
+    def _ordered_dict(self, args: Arguments) -> dict[Any, Any]:
+        """Make a dict from nothing, or from a list of pairs, as Python 2 writes it."""
         if args and (len(args) > 1 or type(args[0]) is not list):
             raise CheckpointError("OrderedDict is called with arguments, expected none")
         result: dict[Any, Any] = {}
@@ -77,7 +82,7 @@ class PlainData:
             result[pair[0]] = pair[1]
         return result
 
-    def _namespace(self, args: tuple) -> dict:
+    def _namespace(self, args: Arguments) -> dict[Any, Any]:
         if args:
             raise CheckpointError("a namespace is called with arguments, expected none")
         attributes: dict[str, Any] = {}
@@ -91,7 +96,7 @@ class PlainData:
         self.builders[id(attributes)] = attributes, build
         return attributes
 
-    def _set(self, args: tuple) -> set:
+    def _set(self, args: Arguments) -> set[Any]:
         if len(args) > 1 or (args and type(args[0]) is not list):
             raise CheckpointError(f"a set is made of {short(args[0])}, expected a list")
         values = args[0] if args else []
@@ -100,10 +105,10 @@ class PlainData:
             self._keys.check(value)
         return set(values)
 
-    # Bytes and NumPy's
+    # Bytes and NumPy
 
-    def _encoded(self, args: tuple) -> bytes:
-        """Take a text of which each character is a byte, and the name of Latin 1; or nothing."""
+    def _encoded(self, args: Arguments) -> bytes:
+        """Make bytes from a text in Latin-1 and the name of that encoding, or from nothing."""
         if not args:
             return b""
         if len(args) != 2 or type(args[0]) is not str or args[1] not in ("latin1", "latin-1"):
@@ -114,9 +119,9 @@ class PlainData:
         try:
             return args[0].encode("latin1")
         except UnicodeEncodeError:
-            raise CheckpointError("bytes are encoded from characters that are none") from None
+            raise CheckpointError("bytes are encoded from characters beyond latin1") from None
 
-    def _dtype(self, args: tuple) -> "_DType":
+    def _dtype(self, args: Arguments) -> "_DType":
         code = args[0] if args else None
         if type(code) is not str or code not in _CODES or len(args) > 3:
             raise CheckpointError(
@@ -125,7 +130,7 @@ class PlainData:
         dtype = _DType(code)
 
         def build(state: Any) -> None:
-            order = state[1] if type(state) is tuple and len(state) > 1 else None
+            order: Any = state[1] if type(state) is tuple and len(state) > 1 else None
             if order not in ("<", ">", "|", "="):
                 raise CheckpointError(f"a dtype of NumPy has the byte order {short(order)}")
             dtype.order = order
@@ -133,7 +138,7 @@ class PlainData:
         self.builders[id(dtype)] = dtype, build
         return dtype
 
-    def _array(self, args: tuple) -> np.ndarray:
+    def _array(self, args: Arguments) -> np.ndarray:
         array = np.empty(0, np.uint8)
 
         def build(state: Any) -> None:
@@ -141,19 +146,20 @@ class PlainData:
                 raise CheckpointError(f"an array of NumPy has the state {short(state)}")
             _, shape, dtype, fortran, data = state
             values = self._values(dtype, data, shape)
-            # The one way to give an array that others may hold already another shape and dtype.
+            # Other parts of the state may refer to this array already, so it is changed in place.
             array.__setstate__((1, shape, values.dtype, fortran, values.tobytes()))
 
         self.builders[id(array)] = array, build
         return array
 
-    def _scalar(self, args: tuple) -> np.generic:
+    def _scalar(self, args: Arguments) -> np.generic:
         if len(args) != 2:
             raise CheckpointError(f"a number of NumPy is made of {len(args)} arguments")
-        return self._values(*args, ())[0]
+        scalar: np.generic = self._values(*args, ())[0]
+        return scalar
 
     def _values(self, dtype: Any, data: Any, shape: Any) -> np.ndarray:
-        """Return the values in a row, in native byte order."""
+        """Return the values, 1-D, in native byte order."""
         if type(dtype) is not _DType:
             raise CheckpointError(f"an array of NumPy has the dtype {short(dtype)}")
         if type(data) is not bytes:
@@ -176,26 +182,26 @@ class PlainData:
 
 
 class _DType:
-    """A dtype of NumPy's as a pickle makes it: by a code, and then by its byte order."""
+    """A dtype of NumPy as a pickle makes it: from a code, with a byte order as its state."""
 
     def __init__(self, code: str) -> None:
         self.code = code
-        self.order = "="
+        self.order: Literal["<", ">", "|", "="] = "="
 
 
-def _default_dict(args: tuple) -> dict:
+def _default_dict(args: Arguments) -> dict[Any, Any]:
     if len(args) > 1 or not all(arg is None or isinstance(arg, Name) for arg in args):
         raise CheckpointError("a defaultdict is called with other than a factory")
     return {}
 
 
-def _counter(args: tuple) -> dict:
+def _counter(args: Arguments) -> dict[Any, Any]:
     if len(args) > 1 or not all(type(arg) is dict for arg in args):
         raise CheckpointError("a Counter is called with other than a dictionary")
     return args[0] if args else {}
 
 
-def _device(args: tuple) -> str:
+def _device(args: Arguments) -> str:
     if not 1 <= len(args) <= 2 or type(args[0]) is not str or len(args[0]) > 80:
         raise CheckpointError(f"a device is called {short(args)}")
     if len(args) == 1:

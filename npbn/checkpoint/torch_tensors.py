@@ -1,10 +1,10 @@
-"""The tensors of a file of torch as arrays: views of its bytes, each checked before it is made.
+"""The tensors of a torch file as arrays: views of its bytes, each checked before it is made.
 
-In the pickle a storage is the persistent id ``("storage", type, key, device, number)``, its bytes
-are the record ``data/key``, and a tensor is a call of ``torch._utils._rebuild_tensor_v2`` with its
-storage, offset, sizes and strides, counted in elements (``_v3`` for the dtypes that have no
-storage type of their own, which are named as a further argument). NumPy's names for the dtypes
-are torch's, but for bfloat16, the upper half of a float32, which is widened to one.
+In the pickle a storage is the persistent id ``("storage", type, key, device, number)``. Its bytes
+are the record ``data/key``. A tensor is a call of ``torch._utils._rebuild_tensor_v2`` with its
+storage, offset, sizes and strides, counted in elements; ``_v3`` is used for dtypes without a
+storage type, and has the dtype as a further argument. torch and NumPy have the same names of
+dtypes, except bfloat16, the upper half of a float32, which is widened to float32.
 """
 
 import math
@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npbn.checkpoint.torch_pickle import Label, Name, short
+from npbn.checkpoint.torch_names import Arguments, Label, Name, Names, short
 from npbn.checkpoint.torch_zip import Bytes, Record
 from npbn.errors import CheckpointError
 
-_EXPANDED = 1 << 28  # bytes that tensors may take beyond eight times the file, if copied out
+_EXPANDED = 1 << 28  # bytes, above eight times the file, of copies of all tensors
 _MOST_DIMENSIONS = 64  # NumPy's limit, and torch's
 _ALIGNED = 8
 _BFLOAT16 = "bfloat16"
@@ -50,13 +50,13 @@ class Tensors:
     Parameters
     ----------
     file : bytearray or mmap
-        Writable; the arrays are views of it.
+        Writable. The arrays are views of it.
     records : mapping of str to Record
-        Where the storages lie in it, ``data/0`` and so on.
+        The positions of the storages, ``data/0``, ...
     order : {'little', 'big'}
         The byte order of the storages.
     checked : bool
-        Whether their checksums are compared, which reads them.
+        Whether the checksums of the storages are compared, which reads them.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class Tensors:
         self._converted: set[str] = set()
         self._copied_out = 0
 
-    def names(self) -> dict[tuple[str, str], Name | Label]:
-        """Return the globals by which a pickle speaks of tensors."""
+    def names(self) -> Names:
+        """Return the globals that pickles use for tensors."""
         utils = {
             "_rebuild_tensor": self._tensor_v1,
             "_rebuild_tensor_v2": self._tensor_v2,
@@ -93,7 +93,7 @@ class Tensors:
         }
 
     def storage(self, persistent_id: Any) -> "_Storage":
-        """Return the storage of a persistent id, or raise CheckpointError."""
+        """Return the storage of a persistent id."""
         if type(persistent_id) is not tuple or len(persistent_id) != 5:
             raise CheckpointError(f"a persistent id is {short(persistent_id)}, expected a storage")
         tag, kind, key, device, number = persistent_id
@@ -106,12 +106,12 @@ class Tensors:
             values = ", ".join(map(short, persistent_id))
             raise CheckpointError(f"a persistent id is ({values}), expected a storage")
         if device == "meta":
-            raise CheckpointError("it holds a tensor on the meta device, which has no values")
+            raise CheckpointError("it contains a tensor on the meta device, which has no values")
         raw = self._bytes(key)
         if number != raw.size // storage_type.itemsize:
             raise CheckpointError(
-                f"the record 'data/{key}' has {raw.size} bytes, which are not the "
-                f"{short(number)} elements of {kind.label} that its tensors expect"
+                f"the record 'data/{key}' has {raw.size} bytes, but its tensors expect "
+                f"{short(number)} elements of {kind.label}"
             )
         return _Storage(key, storage_type.dtype)
 
@@ -124,24 +124,24 @@ class Tensors:
             if self._checked:
                 check_crc(f"data/{key}", view, record)
             raw = np.frombuffer(view, np.uint8)
-            # In a file from before 1.6 storages begin anywhere: copied, they are read faster.
+            # In files of torch before 1.6 storages are not aligned; an aligned copy is faster.
             aligned = raw.__array_interface__["data"][0] % _ALIGNED == 0
             self._raw[key] = raw if aligned else raw.copy()
         return self._raw[key]
 
     def _elements_of(self, storage: "_Storage") -> np.ndarray:
-        """Return the elements of a storage, in native byte order and of a dtype of NumPy's."""
+        """Return the elements of a storage, in native byte order and a dtype of NumPy."""
         if storage in self._elements:
             return self._elements[storage]
-        key, name = storage
+        key, name = storage.key, str(storage.dtype)
         dtype = _DTYPES[name]
         raw = self._bytes(key)
         array = raw[: raw.size // dtype.itemsize * dtype.itemsize].view(dtype)
-        if name == "bool" and raw.max(initial=0) > 1:  # such booleans are undefined in C
+        if name == "bool" and raw.max(initial=0) > 1:  # other booleans are undefined in C
             raise CheckpointError(f"the record 'data/{key}' holds booleans that are not 0 or 1")
         swap = self._order != sys.byteorder and dtype.itemsize > 1
         if swap or name == _BFLOAT16:
-            if key in self._converted:  # else many dtypes would make many copies of one record
+            if key in self._converted:  # limits the number of copies
                 raise CheckpointError(f"the storage 'data/{key}' is used with several dtypes")
             self._converted.add(key)
         if swap:
@@ -153,34 +153,34 @@ class Tensors:
         self._elements[storage] = array
         return array
 
-    def _tensor_v1(self, args: tuple) -> np.ndarray:
-        """Take storage, offset, size and stride."""
+    def _tensor_v1(self, args: Arguments) -> np.ndarray:
+        """Make a tensor from storage, offset, size and stride."""
         if len(args) != 4:
             raise CheckpointError(f"_rebuild_tensor is called with {len(args)} arguments")
         return self._tensor((*args, False, {}), (), None)
 
-    def _tensor_v2(self, args: tuple) -> np.ndarray:
-        """Take storage, offset, size, stride, requires_grad, hooks and perhaps metadata."""
+    def _tensor_v2(self, args: Arguments) -> np.ndarray:
+        """Make a tensor from these, requires_grad, hooks and optional metadata."""
         if not 6 <= len(args) <= 7:
             raise CheckpointError(f"_rebuild_tensor_v2 is called with {len(args)} arguments")
         return self._tensor(args[:6], args[6:], None)
 
-    def _tensor_v3(self, args: tuple) -> np.ndarray:
-        """Take the same, with the dtype after the hooks."""
+    def _tensor_v3(self, args: Arguments) -> np.ndarray:
+        """Make a tensor from the same, with the dtype after the hooks."""
         if not 7 <= len(args) <= 8:
             raise CheckpointError(f"_rebuild_tensor_v3 is called with {len(args)} arguments")
         if type(args[6]) is not Label:
             raise CheckpointError(f"a tensor's dtype is {short(args[6])}")
         return self._tensor(args[:6], args[7:], args[6].removeprefix("torch."))
 
-    def _tensor(self, args: tuple, metadata: tuple, dtype: str | None) -> np.ndarray:
+    def _tensor(self, args: Arguments, metadata: Arguments, dtype: str | None) -> np.ndarray:
         storage, offset, size, stride, requires_grad, hooks = args
         if type(storage) is not _Storage or (storage.dtype is None) == (dtype is None):
             raise CheckpointError(f"a tensor has {short(storage)} and {dtype or 'no'} dtype")
         _check_plain_tensor(requires_grad, hooks)
         if metadata and (type(metadata[0]) is not dict or metadata[0]):
             raise CheckpointError(
-                "it holds a tensor that is conjugated or negated when it is read: save "
+                "it contains a tensor that is conjugated or negated when it is read: save "
                 "tensor.resolve_conj().resolve_neg()"
             )
         (offset,) = _naturals("offset", (offset,))
@@ -189,7 +189,17 @@ class Tensors:
         if len(size) != len(stride):
             raise CheckpointError(f"a tensor has {len(size)} sizes and {len(stride)} strides")
 
-        elements = self._elements_of(_Storage(storage.key, dtype or storage.dtype))
+        return self._view(_Storage(storage.key, dtype or storage.dtype), offset, size, stride)
+
+    def _view(
+        self,
+        storage: "_Storage",
+        offset: int,
+        size: tuple[int, ...],
+        stride: tuple[int, ...],
+    ) -> np.ndarray:
+        """Return a view of a storage, if it is inside the storage."""
+        elements = self._elements_of(storage)
         number = math.prod(size)
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if number and last >= elements.size:
@@ -201,21 +211,24 @@ class Tensors:
         self._copied_out += number * itemsize
         if self._copied_out > 8 * len(self._file) + _EXPANDED:
             raise CheckpointError(
-                f"its tensors view the same {len(self._file)} bytes over and over: copied out, "
-                f"they would take {short(self._copied_out)} bytes or more"
+                f"its tensors view the same {len(self._file)} bytes many times: copies of them "
+                f"would take {short(self._copied_out)} bytes or more"
             )
-        # The stride of a single element may be anything, as may those of an empty tensor.
+        # The stride of an axis of one element may be any number.
         steps = [itemsize * (step if n > 1 else 1) for n, step in zip(size, stride, strict=True)]
         try:
             if not number:
                 return np.empty(size, elements.dtype)
-            return np.ndarray(size, elements.dtype, elements, offset * itemsize, steps)
-        except ValueError as error:  # (2**62, 2**62, 0) is not an array either
+            tensor: np.ndarray = np.ndarray(
+                size, elements.dtype, elements, offset * itemsize, steps
+            )
+            return tensor
+        except ValueError as error:  # such as (2**62, 2**62, 0)
             raise CheckpointError(f"a tensor has the size {size!s:.80}: {error}") from None
 
 
 class _StorageType(NamedTuple):
-    dtype: str | None  # of its elements; None where the tensor says it
+    dtype: str | None  # of its elements; None if the tensor has it
 
     @property
     def itemsize(self) -> int:
@@ -228,12 +241,12 @@ class _Storage(NamedTuple):
 
 
 def check_crc(name: str, content: bytes | memoryview, record: Record) -> None:
-    """Raise CheckpointError if a record's checksum, if it has one, is not that of its bytes."""
-    if record.crc and zlib.crc32(content) != record.crc:  # 0: torch was told to compute none
+    """Raise CheckpointError if a record has a checksum and it is wrong."""
+    if record.crc and zlib.crc32(content) != record.crc:  # 0: torch computed none
         raise CheckpointError(f"the record {name!r} is damaged: its checksum is wrong")
 
 
-def _parameter(args: tuple) -> np.ndarray:
+def _parameter(args: Arguments) -> np.ndarray:
     if len(args) != 3 or type(args[0]) is not np.ndarray:
         raise CheckpointError("_rebuild_parameter is called with other than a tensor")
     _check_plain_tensor(*args[1:])
@@ -248,14 +261,14 @@ def _check_plain_tensor(requires_grad: Any, hooks: Any) -> None:
         )
 
 
-def _size(args: tuple) -> tuple[int, ...]:
+def _size(args: Arguments) -> tuple[int, ...]:
     if len(args) != 1:
         raise CheckpointError(f"torch.Size is called with {len(args)} arguments")
     return _naturals("size", args[0])
 
 
 def _naturals(what: str, values: Any) -> tuple[int, ...]:
-    """Return a tuple of at most 64 integers from 0 to 2**63 - 1, or raise CheckpointError."""
+    """Return a tuple of at most 64 integers from 0 to 2**63 - 1."""
     if type(values) is not tuple or len(values) > _MOST_DIMENSIONS:
         number = f" of {len(values)}" if type(values) is tuple else ""
         raise CheckpointError(
@@ -264,5 +277,5 @@ def _naturals(what: str, values: Any) -> tuple[int, ...]:
         )
     for value in values:
         if type(value) is not int or not 0 <= value < 1 << 63:
-            raise CheckpointError(f"a tensor's {what} holds {short(value)}")
-    return values
+            raise CheckpointError(f"a tensor's {what} contains {short(value)}")
+    return tuple(values)

@@ -1,10 +1,10 @@
-"""The zip container of torch's files, read strictly: where each record lies, and nothing copied.
+"""The zip container of torch's files: the positions of its records. Nothing is copied.
 
-A zip file ends in a directory that names its records and says where they begin. Every number in
-it may be a lie, so each is checked against the file before it is used, and no two records may
-share bytes: a small file could otherwise pass for a large one. Source of the format: PKWARE's
-APPNOTE.TXT, sections 4.3 and 4.5. ``torch.save`` compresses nothing, so that records can be
-mapped into memory, and there is nothing here that could unpack a compressed one.
+A zip file ends in a directory with the names and positions of its records. Every number in it may
+be wrong, so each is checked against the file before it is used. No two records may share bytes,
+with which a small file could pass for a large one. Source of the format: PKWARE's APPNOTE.TXT,
+sections 4.3 and 4.5. ``torch.save`` does not compress, so that records can be mapped into memory;
+compressed records are not supported.
 """
 
 import struct
@@ -21,12 +21,12 @@ _END_64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR_64 = struct.Struct("<4sLQL")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
 _HEADER = struct.Struct("<4s5H3L2H")
-_IN_EXTRA_FIELD = 0xFFFFFFFF  # the real number is too long for its place and stands elsewhere
+_IN_EXTRA_FIELD = 0xFFFFFFFF  # the number needs 64 bits and is in the extra field
 _ENCRYPTED = 1
 
 
 class Record(NamedTuple):
-    """Where the bytes of a record lie in the file, and what the file says about them."""
+    """The position of a record in the file, and what the directory says about it."""
 
     offset: int
     size: int
@@ -35,7 +35,7 @@ class Record(NamedTuple):
 
 
 def read_records(file: Bytes) -> dict[str, Record]:
-    """Return the records of a zip file by name, or raise CheckpointError."""
+    """Return the records of a zip file by name."""
     start, end, count = _find_directory(file)
     records: dict[str, Record] = {}
     extents = [(start, end)]
@@ -48,10 +48,10 @@ def read_records(file: Bytes) -> dict[str, Record]:
             raise CheckpointError(f"two records have the name {name[:80]!r}")
         records[name] = record._replace(offset=offset)
     if len(records) != count:
-        raise CheckpointError(f"its directory promises {count} records and holds {len(records)}")
+        raise CheckpointError(f"its directory promises {count} records and has {len(records)}")
     extents.sort()
     if any(stop > begin for (_, stop), (begin, _) in pairwise(extents)):
-        raise CheckpointError("it is damaged: its records overlap, or reach beyond the file")
+        raise CheckpointError("it is damaged: its records overlap or end after the file")
     return {name: record for name, record in records.items() if not name.endswith("/")}
 
 
@@ -67,14 +67,14 @@ def _find_directory(file: Bytes) -> tuple[int, int, int]:
                 break
         at = tail.rfind(b"PK\5\6", 0, at)
     else:
-        raise CheckpointError("it is cut short or damaged: the directory of the zip file is gone")
+        raise CheckpointError("it is cut short or damaged: the zip file has no directory")
 
     end = len(file) - len(tail) + at
     locator = end - _LOCATOR_64.size
     if locator >= 0 and file[locator : locator + 4] == b"PK\6\7":
         _, _, end, _ = _LOCATOR_64.unpack_from(file, locator)
         if end + _END_64.size > locator or file[end : end + 4] != b"PK\6\6":
-            raise CheckpointError("it is damaged: the 64-bit directory of the zip file is gone")
+            raise CheckpointError("it is damaged: the zip file has no 64-bit directory")
         numbers = _END_64.unpack_from(file, end)
         disk, first_disk, here, count, size, start = numbers[4:]
     if disk or first_disk or here != count:
@@ -82,15 +82,15 @@ def _find_directory(file: Bytes) -> tuple[int, int, int]:
     if start + size != end:
         raise CheckpointError(
             f"it is damaged: the directory should fill bytes {start} to {start + size}, "
-            f"and ends at {end}"
+            f"but ends at {end}"
         )
     return start, end, count
 
 
 def _read_entry(file: Bytes, position: int, end: int) -> tuple[str, int, Record, int]:
-    """Return an entry's name, its header's place, the record behind that, and the next entry."""
+    """Return an entry's name, the position of its header, its record, and the next position."""
     if position + _ENTRY.size > end:
-        raise CheckpointError("it is damaged: the directory breaks off within an entry")
+        raise CheckpointError("it is damaged: the directory ends within an entry")
     fields = _ENTRY.unpack_from(file, position)
     magic, _, _, flags, method, _, _, crc, packed, size = fields[:10]
     name_length, extra_length, comment_length, disk, _, _, header = fields[10:]
@@ -98,19 +98,19 @@ def _read_entry(file: Bytes, position: int, end: int) -> tuple[str, int, Record,
     following = extra_at + extra_length + comment_length
     if magic != b"PK\1\2" or following > end:
         raise CheckpointError(f"it is damaged: no directory entry at byte {position}")
-    name = _decode(file[extra_at - name_length : extra_at])
-    extra = file[extra_at : extra_at + extra_length]
+    name = _decode(bytes(file[extra_at - name_length : extra_at]))
+    extra = bytes(file[extra_at : extra_at + extra_length])
     size, packed, header = _long_numbers(name, extra, [size, packed, header])
     if flags & _ENCRYPTED:
         raise CheckpointError(f"the record {name[:80]!r} is encrypted")
     if disk:
-        raise CheckpointError(f"the record {name[:80]!r} lies in another part of the zip file")
+        raise CheckpointError(f"the record {name[:80]!r} is in another part of the zip file")
     compressed = bool(method) or packed != size
     return name, header, Record(header, packed, crc, compressed), following
 
 
 def _long_numbers(name: str, extra: bytes, numbers: list[int]) -> list[int]:
-    """Replace the numbers that are too long for an entry by those of its 64-bit extra field."""
+    """Replace numbers that need 64 bits by those in the entry's extra field."""
     missing = [i for i, number in enumerate(numbers) if number == _IN_EXTRA_FIELD]
     at = 0
     while missing and at + 4 <= len(extra):
@@ -127,18 +127,19 @@ def _long_numbers(name: str, extra: bytes, numbers: list[int]) -> list[int]:
         at += length
     if missing:
         raise CheckpointError(
-            f"it is damaged: the record {name[:80]!r} lacks its 64-bit size or place"
+            f"it is damaged: the record {name[:80]!r} lacks its 64-bit size or position"
         )
     return numbers
 
 
 def _find_data(file: Bytes, name: str, header: int, end: int) -> int:
-    """Return where a record's bytes begin, behind a header of its own that must agree."""
+    """Return where a record's bytes begin, after a header that has to have the same name."""
     if header + _HEADER.size > end:
         raise CheckpointError(
             f"the record {name[:80]!r} should begin at byte {header}: it is cut short"
         )
-    magic, *_, name_length, extra_length = _HEADER.unpack_from(file, header)
+    fields = _HEADER.unpack_from(file, header)
+    magic, name_length, extra_length = fields[0], int(fields[-2]), int(fields[-1])
     name_at = header + _HEADER.size
     encoded = name.encode()
     if magic != b"PK\3\4" or file[name_at : name_at + name_length] != encoded:
@@ -153,5 +154,5 @@ def _decode(name: bytes) -> str:
         raise CheckpointError(f"the record name {name[:80]!r} is not UTF-8") from None
     parts = text.removesuffix("/").split("/")
     if "\\" in text or "\0" in text or any(part in ("", ".", "..") for part in parts):
-        raise CheckpointError(f"the record name {text[:80]!r} is not one that torch.save gives")
+        raise CheckpointError(f"the record name {text[:80]!r} is not one that torch.save writes")
     return text

@@ -1,13 +1,13 @@
 """Nested state as named arrays and a skeleton that JSON can hold, and back.
 
-In the skeleton None, bools, strings, lists, small integers and finite floats stand for
-themselves. All else is an object of one key that tells what it is::
+In the skeleton None, bools, strings, lists, small integers and finite floats are stored as they
+are. Anything else is an object with one key, its type::
 
     {"array": name}    {"scalar": name}    {"tuple": [...]}    {"dict": {key: value, ...}}
     {"items": [[key, value], ...]}         a dict whose keys are not all strings
     {"set": [...]}    {"bytes": hexadecimal}
-    {"int": hexadecimal}                   2**53 and above, where JSON readers begin to round
-    {"float": hexadecimal}                 infinities and NaN, by their eight bytes
+    {"int": hexadecimal}                   from 2**53, where JSON readers round
+    {"float": hexadecimal}                 infinities and NaN, in eight bytes
 """
 
 import math
@@ -27,15 +27,15 @@ _EXACT = 1 << 53
 
 
 def flatten(state: Any) -> tuple[Arrays, Any]:
-    """Take a mapping apart into its arrays by name and a skeleton.
+    """Split a mapping into its arrays by name and a skeleton.
 
-    Arrays on the top level are named by their keys; if there is nothing else, the skeleton is
-    None. Those below are named by their path, ``model/fc1.weight``.
+    Arrays at the top level have their keys as names; if there is nothing else, the skeleton is
+    None. Nested arrays have their paths as names, ``model/fc1.weight``.
 
     Raises
     ------
     ValueError
-        On anything that is no plain data and no array of numbers; the message tells where.
+        On anything but plain data and arrays of numbers; the message has its path.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def flatten(state: Any) -> tuple[Arrays, Any]:
         raise ValueError(f"expected a state_dict, mapping or Module, got {type(state).__name__}")
     arrays: Arrays = {}
     try:
-        skeleton = _taken_apart(state, (), arrays, KeyGuard())
+        skeleton = _split(state, (), arrays, KeyGuard())
     except RecursionError:
         raise ValueError("the state is nested too deeply, or contains itself") from None
     flat = {"dict": {name: {"array": name} for name in arrays}}
@@ -57,23 +57,23 @@ def flatten(state: Any) -> tuple[Arrays, Any]:
 
 
 def rebuild(skeleton: Any, arrays: Mapping[str, np.ndarray]) -> dict[Any, Any]:
-    """Put together what :func:`flatten` took apart.
+    """Return the mapping that :func:`flatten` split.
 
     Raises
     ------
     ValueError, KeyError, TypeError
-        If there is no such skeleton, or an array is missing.
+        If the skeleton is invalid, or an array is missing.
     """
     if skeleton is None:
         return dict(arrays)
-    state = _put_together(skeleton, arrays, KeyGuard())
+    state = _join(skeleton, arrays, KeyGuard())
     if not isinstance(state, dict):
-        raise ValueError(f"the state should be a dict, not {type(state).__name__}")
+        raise ValueError(f"expected a state that is a dict, got {type(state).__name__}")
     return state
 
 
-def _taken_apart(value: Any, path: tuple[Any, ...], arrays: Arrays, keys: KeyGuard) -> Any:
-    if isinstance(value, np.generic):  # some are floats or strings too
+def _split(value: Any, path: tuple[Any, ...], arrays: Arrays, keys: KeyGuard) -> Any:
+    if isinstance(value, np.generic):  # some are also float or str
         return {"scalar": _stored(value, path, arrays)}
     if value is None or isinstance(value, bool):
         return value
@@ -90,18 +90,16 @@ def _taken_apart(value: Any, path: tuple[Any, ...], arrays: Arrays, keys: KeyGua
             if type(key) not in KINDS:
                 raise ValueError(f"{_where(path)}: expected keys of str or int, got {quoted(key)}")
             keys.check(key)
-        parts = [
-            (key, _taken_apart(part, (*path, key), arrays, keys)) for key, part in value.items()
-        ]
+        parts = [(key, _split(part, (*path, key), arrays, keys)) for key, part in value.items()]
         if all(type(key) is str for key, _ in parts):
             return {"dict": dict(parts)}
-        return {"items": [[_taken_apart(key, path, arrays, keys), part] for key, part in parts]}
+        return {"items": [[_split(key, path, arrays, keys), part] for key, part in parts]}
     if isinstance(value, set | frozenset):
         for element in value:
             keys.check(element)
-        return {"set": [_taken_apart(v, path, arrays, keys) for v in sorted(value, key=repr)]}
+        return {"set": [_split(v, path, arrays, keys) for v in sorted(value, key=repr)]}
     if isinstance(value, list | tuple):
-        parts = [_taken_apart(part, (*path, i), arrays, keys) for i, part in enumerate(value)]
+        parts = [_split(part, (*path, i), arrays, keys) for i, part in enumerate(value)]
         return {"tuple": parts} if isinstance(value, tuple) else parts
     if hasattr(value, "__array__"):
         return {"array": _stored(value, path, arrays)}
@@ -112,7 +110,7 @@ def _taken_apart(value: Any, path: tuple[Any, ...], arrays: Arrays, keys: KeyGua
 
 
 def _stored(value: Any, path: tuple[Any, ...], arrays: Arrays) -> str:
-    """Put the array in among the others, and return its name there."""
+    """Add the array to `arrays`, and return its name."""
     if isinstance(value, np.ma.MaskedArray):
         raise ValueError(f"{_where(path)}: expected an array without a mask; use .filled()")
     try:
@@ -126,7 +124,7 @@ def _stored(value: Any, path: tuple[Any, ...], arrays: Arrays) -> str:
             f"got dtype {array.dtype}"
         )
     name = "/".join(map(str, path))
-    # What zip archives and safetensors can both have as a name, on every system.
+    # Names that zip archives and safetensors support on every system.
     plain = 0 < len(name) <= 200 and name.isprintable() and "\\" not in name
     if not plain or name == "__metadata__":
         name = "array"
@@ -140,9 +138,9 @@ def _where(path: tuple[Any, ...]) -> str:
     return printable("/".join(map(str, path))) or "the state"
 
 
-def _put_together(skeleton: Any, arrays: Mapping[str, np.ndarray], keys: KeyGuard) -> Any:
+def _join(skeleton: Any, arrays: Mapping[str, np.ndarray], keys: KeyGuard) -> Any:
     if isinstance(skeleton, list):
-        return [_put_together(part, arrays, keys) for part in skeleton]
+        return [_join(part, arrays, keys) for part in skeleton]
     if not isinstance(skeleton, dict):
         return skeleton
     ((tag, body),) = skeleton.items()
@@ -152,23 +150,23 @@ def _put_together(skeleton: Any, arrays: Mapping[str, np.ndarray], keys: KeyGuar
         case "scalar":
             return arrays[body][()]
         case "tuple":
-            return tuple(_put_together(body, arrays, keys))
+            return tuple(_join(body, arrays, keys))
         case "set":
             return {_key(element, keys) for element in body}
         case "dict":
-            return {key: _put_together(part, arrays, keys) for key, part in body.items()}
+            return {key: _join(part, arrays, keys) for key, part in body.items()}
         case "items":
-            return {_key(key, keys): _put_together(part, arrays, keys) for key, part in body}
+            return {_key(key, keys): _join(part, arrays, keys) for key, part in body}
         case "bytes":
             return bytes.fromhex(body)
         case "int":
             return int(body, 16)
         case "float":
             return struct.unpack(">d", bytes.fromhex(body))[0]
-    raise ValueError(f"the state has a part of unknown kind, {quoted(tag)}")
+    raise ValueError(f"the state has a part of unknown type, {quoted(tag)}")
 
 
 def _key(skeleton: Any, keys: KeyGuard) -> Any:
-    key = _put_together(skeleton, {}, keys)
+    key = _join(skeleton, {}, keys)
     keys.check(key)
     return key

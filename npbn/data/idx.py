@@ -12,8 +12,10 @@ import zlib
 from io import BufferedIOBase
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npbn.errors import DataError
+from npbn.io import atomic
 
 _DTYPES: dict[int, np.dtype] = {
     0x08: np.dtype(">u1"),
@@ -69,7 +71,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
         raise _cannot("read", path, error) from error
 
 
-def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
+def write_idx(path: str | os.PathLike[str], array: ArrayLike) -> None:
     """Write an array to an IDX file, compressed with gzip if the name ends in ``.gz``.
 
     The compressed file has neither time nor name in it: equal arrays give equal files.
@@ -109,7 +111,6 @@ def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
     data = header + array.astype(dtype, copy=False).tobytes()
     if os.fsdecode(path).endswith(".gz"):
         data = gzip.compress(data, mtime=0)
-    from npbn.io import atomic
 
     def write(name: str) -> None:
         with open(name, "wb") as file:

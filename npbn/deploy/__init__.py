@@ -1,4 +1,4 @@
-"""What leaves training: networks as plain data, rebuilt, with BatchNorm folded, as ONNX."""
+"""After training: networks described as plain data, rebuilt, folded, and exported to ONNX."""
 
 from npbn.deploy.config import from_config, to_config
 from npbn.deploy.folding import fold_batch_norm

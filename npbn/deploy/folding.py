@@ -49,7 +49,7 @@ def fold_batch_norm(net: Module) -> Sequential:
     A BatchNorm1d is folded into a Linear and a BatchNorm2d into a Conv2d: the one before it or, if
     that is not possible, the one after it. Only Identity and Dropout may be between them. Only
     chains can be folded: Sequentials that run their layers one after another, nested or not. A
-    residual block that adds its input is none.
+    residual block, which adds its input, is not a chain.
 
     Parameters
     ----------

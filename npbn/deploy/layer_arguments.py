@@ -1,4 +1,4 @@
-"""The arguments that layers are made with: read from a layer, checked, and used to make one."""
+"""The constructor arguments of layers: read from a layer, checked, and used to make a layer."""
 
 from __future__ import annotations  # np.random, named in hints, takes 20 ms to load
 

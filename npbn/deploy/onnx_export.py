@@ -12,6 +12,7 @@ import numpy as np
 from npbn.deploy.folding import fold_batch_norm
 from npbn.deploy.onnx_operators import Graph, add_layer
 from npbn.errors import ConfigError, NpbnError
+from npbn.io import atomic
 from npbn.layers import Conv2d, Dropout, Identity, Linear, Module, ReLU, Sequential, Sigmoid
 from npbn.layers.plain import computes, float_dtypes
 from npbn.version import __version__
@@ -40,12 +41,12 @@ def export_onnx(
     The batch size stays open. Parameters keep their names. A BatchNorm becomes a
     ``BatchNormalization`` with its running statistics; Dropout and Identity are left out. Only
     chains can be exported: Sequentials that run their layers one after another, nested or not. A
-    residual block that adds its input is none.
+    residual block, which adds its input, is not a chain.
 
     Parameters
     ----------
     net : Sequential, or a single layer
-        Made of npbn's layers. Not changed.
+        With layers of npbn. Not changed.
     path : path
         The file, replaced as a whole or not at all.
     input_shape : sequence of int, optional
@@ -76,7 +77,6 @@ def export_onnx(
         import onnx
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("export_onnx needs onnx: pip install 'npbn[onnx]'") from error
-    from npbn.io import atomic
 
     model = _model(fold_batch_norm(net) if fold else net, input_shape)
     if input_shape is not None:

@@ -39,10 +39,10 @@ def from_state_dict(
 ) -> Sequential:
     """Rebuild a Sequential from the names and shapes in a state_dict, and load the state.
 
-    A 2-D weight is a Linear's and a 4-D weight a Conv2d's. A weight beside a `running_mean` is a
-    BatchNorm2d's after a convolution or pooling, else a BatchNorm1d's. `layers` has to give what
-    shapes do not determine: where layers without parameters are (ReLU, pooling, ...), and stride,
-    padding, dilation and groups of each convolution.
+    Arrays with a `running_mean` belong to a BatchNorm: a BatchNorm2d after a convolution or
+    pooling, else a BatchNorm1d. Otherwise a 2-D weight belongs to a Linear, and a 4-D weight to a
+    Conv2d. `layers` has to give what shapes do not determine: where layers without parameters are
+    (ReLU, pooling, ...), and stride, padding, dilation and groups of each convolution.
 
     Some things leave no trace in a state_dict, so that their absence cannot be detected: layers
     after the last one with arrays, and BatchNorm's eps and momentum, which become torch's

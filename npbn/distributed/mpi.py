@@ -7,6 +7,7 @@ from zlib import crc32
 
 import numpy as np
 
+from npbn.arguments import check_number
 from npbn.distributed.communicator import Communicator, Exchange, encoded
 from npbn.distributed.watch import TIMEOUT, Watch
 from npbn.errors import DistributedError
@@ -130,7 +131,10 @@ def communicator(comm: Any = None, timeout: float = TIMEOUT) -> Communicator:
         If mpi4py or the MPI library that it needs is missing; the message says what to install.
     TypeError
         If `comm` is no communicator.
+    ValueError
+        If `timeout` is no number of at least 0.
     """
+    check_number("communicator", "timeout", timeout, least=0)
     if comm is not None and hasattr(comm, "start_sum"):
         made: Communicator = comm
         return made

@@ -46,6 +46,7 @@ from npbn.functional.batches import as_batch, as_vector, like, rounded
 from npbn.functional.statistics import BatchStatistics
 
 Array = np.ndarray
+Vector = np.ndarray | None
 
 
 class BatchNormCache(NamedTuple):
@@ -78,8 +79,7 @@ class BatchNormCache(NamedTuple):
     def x_hat(self) -> np.ndarray:
         """The normalised input, in float64 and x's shape; computed at each access."""
         mean, rest, _, std, _ = self.vectors if self.x.ndim == 2 else self.vectors[:, :, None]
-        x_hat: np.ndarray = ((self.x - mean) - rest) / std
-        return x_hat
+        return np.asarray(((self.x - mean) - rest) / std)
 
 
 def batch_norm_forward(
@@ -91,7 +91,7 @@ def batch_norm_forward(
     training: bool = False,
     eps: float = 1e-5,
 ) -> tuple[np.ndarray, BatchNormCache]:
-    """Normalise each channel; changes none of its arguments.
+    """Normalise each channel; change none of the arguments, and check none.
 
     Parameters
     ----------
@@ -112,10 +112,6 @@ def batch_norm_forward(
         The output.
     cache : BatchNormCache
         ``cache.statistics`` is what :func:`updated_running_statistics` takes.
-
-    Notes
-    -----
-    The arguments are not checked (:func:`npbn.functional.checks.check_batch_norm` does that).
     """
     batch, count = as_batch(x), None
     y, vectors = np.empty_like(batch), np.zeros((5, x.shape[1]))
@@ -136,7 +132,7 @@ def batch_norm_forward(
 
 @fused
 def _normalise_by_itself(
-    x: Array, weight: Array | None, bias: Array | None, eps: float, vectors: Array, y: Array
+    x: Array, weight: Vector, bias: Vector, eps: float, vectors: Array, y: Array
 ) -> int:
     count = moments(x, vectors)
     normalise(x, vectors[2], max(count, 1), weight, bias, eps, vectors, y)
@@ -145,18 +141,11 @@ def _normalise_by_itself(
 
 @fused
 def normalise(
-    x: Array,
-    squares: Array,
-    count: int,
-    weight: Array | None,
-    bias: Array | None,
-    eps: float,
-    vectors: Array,
-    y: Array,
+    x: Array, m2: Array, n: int, weight: Vector, bias: Vector, eps: float, vectors: Array, y: Array
 ) -> None:
-    """Write y, std and scale, from mean and rest in `vectors` and the variance squares / count."""
+    """Write y, std and scale, from mean and rest in `vectors` and the variance m2 / n."""
     mean, rest, std, scale = vectors[0], vectors[1], vectors[3], vectors[4]
-    np.sqrt(squares.astype(np.float64) / count + eps, std)
+    np.sqrt(m2.astype(np.float64) / n + eps, std)
     if weight is None:
         np.divide(1.0, std, scale)
     else:
@@ -251,19 +240,13 @@ def _gradients(
 
 @fused
 def input_gradient(
-    grad: Array,
-    x: Array,
-    vectors: Array,
-    count: int,
-    grad_weight: Array,
-    grad_bias: Array,
-    grad_input: Array,
+    grad: Array, x: Array, vectors: Array, n: int, grad_weight: Array, grad_bias: Array, out: Array
 ) -> None:
-    """Write the gradient of the input, from count and sums of the whole batch."""
+    """Write the gradient of the input, from n and sums of the whole batch."""
     mean, rest, std, a = vectors[0], vectors[1], vectors[3], vectors[4]
-    b = -a * grad_weight / (count * std)
-    c = -a * grad_bias / count
-    combine(grad, x, mean, rest, a, b, c, grad_input)
+    b = -a * grad_weight / (n * std)
+    c = -a * grad_bias / n
+    combine(grad, x, mean, rest, a, b, c, out)
 
 
 @fused
@@ -282,10 +265,7 @@ def _scaled(grad: Array, vectors: Array, grad_input: Array) -> None:
 
 
 def updated_running_statistics(
-    running_mean: np.ndarray,
-    running_var: np.ndarray,
-    statistics: BatchStatistics,
-    momentum: float,
+    running_mean: Array, running_var: Array, statistics: BatchStatistics, momentum: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the running mean and variance with a batch averaged in, as new arrays.
 
@@ -300,10 +280,8 @@ def updated_running_statistics(
 
     Returns
     -------
-    running_mean : ndarray, shape (C,), dtype of running_mean
-        The new average.
-    running_var : ndarray, shape (C,), dtype of running_var
-        The new average.
+    running_mean, running_var : ndarray, shape (C,)
+        The new averages.
     """
     mean, var = running_mean.copy(), running_var.copy()
     update_running_statistics(mean, var, statistics, momentum)
@@ -311,10 +289,7 @@ def updated_running_statistics(
 
 
 def update_running_statistics(
-    running_mean: np.ndarray,
-    running_var: np.ndarray,
-    statistics: BatchStatistics,
-    momentum: float,
+    running_mean: Array, running_var: Array, statistics: BatchStatistics, momentum: float
 ) -> None:
     """Average a batch into the running mean and variance, in place."""
     count, moments = statistics

@@ -11,10 +11,14 @@ FLOAT_DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
 
 def float_dtype(who: str, dtype: DTypeLike) -> np.dtype:
     """Return `dtype` as a NumPy dtype if npbn computes in it, else raise DtypeError."""
-    dtype = np.dtype(dtype)
-    if dtype not in FLOAT_DTYPES:
-        raise DtypeError(f"{who}: expected dtype float16, float32 or float64, got {dtype}")
-    return dtype
+    expected = f"{who}: expected dtype float16, float32 or float64"
+    try:
+        found = np.dtype(dtype)
+    except TypeError as error:
+        raise DtypeError(f"{expected}, got {dtype!r}") from error
+    if dtype is None or found not in FLOAT_DTYPES:  # None is float64 to NumPy
+        raise DtypeError(f"{expected}, got {None if dtype is None else found}")
+    return found
 
 
 def wide(dtype: np.dtype) -> np.dtype:

@@ -114,5 +114,5 @@ def dropout(
 
 def check_probability(who: str, p: float) -> None:
     """Raise ValueError unless p is a number from 0 to 1."""
-    if not (isinstance(p, Real) and 0 <= p <= 1):
+    if not (isinstance(p, Real) and not isinstance(p, bool) and 0 <= p <= 1):
         raise ValueError(f"{who}: expected a probability p from 0 to 1, got {p!r}")

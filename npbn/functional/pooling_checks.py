@@ -1,9 +1,8 @@
 """The checks of pooling."""
 
-from numbers import Integral
-
 import numpy as np
 
+from npbn.arguments import is_integer
 from npbn.engines.windows import Windows
 from npbn.errors import ShapeError
 from npbn.functional.windows import pair, windows
@@ -49,9 +48,7 @@ def place_windows(
 
 def check_divisor(who: str, divisor_override: int | None) -> None:
     """Raise ValueError for a divisor that is no int or is 0; negative ones pass, as in torch."""
-    if divisor_override is not None and (
-        not isinstance(divisor_override, Integral) or divisor_override == 0
-    ):
+    if divisor_override is not None and not (is_integer(divisor_override) and divisor_override):
         raise ValueError(
             f"{who}: expected divisor_override to be None or an int other than 0, "
             f"got {divisor_override!r}"
@@ -62,12 +59,8 @@ def check_output_size(
     who: str, output_size: int | tuple[int | None, int | None]
 ) -> tuple[int | None, int | None]:
     """Return the output's size for H and W, or raise ValueError."""
-    both = (output_size, output_size) if isinstance(output_size, Integral) else output_size
-    if not (
-        isinstance(both, tuple | list)
-        and len(both) == 2
-        and all(n is None or (isinstance(n, Integral) and n >= 0) for n in both)
-    ):
+    both = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
+    if len(both) != 2 or not all(n is None or (is_integer(n) and n >= 0) for n in both):
         raise ValueError(
             f"{who}: expected output_size to be an int or two, each None or of at least 0, "
             f"got {output_size!r}"

@@ -1,7 +1,6 @@
 """The number of windows that fit into an axis, and arguments for two axes."""
 
-from numbers import Integral
-
+from npbn.arguments import is_integer
 from npbn.engines.windows import Windows
 from npbn.errors import ShapeError
 
@@ -74,12 +73,8 @@ def pair(who: str, name: str, value: int | tuple[int, int], least: int) -> tuple
     ValueError
         If `value` is neither, or below `least`.
     """
-    both = (value, value) if isinstance(value, Integral) else value
-    if not (
-        isinstance(both, tuple | list)
-        and len(both) == 2
-        and all(isinstance(v, Integral) and v >= least for v in both)
-    ):
+    both = value if isinstance(value, tuple | list) else (value, value)
+    if len(both) != 2 or not all(is_integer(v) and v >= least for v in both):
         raise ValueError(
             f"{who}: expected {name} to be an int or two, of at least {least}, got {value!r}"
         )

@@ -1,1 +1,1 @@
-"""What all formats need: arrays of other libraries, text of unknown origin, whole files."""
+"""Shared by all file formats: conversion to arrays, text that is safe to print, atomic writing."""

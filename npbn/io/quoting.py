@@ -2,15 +2,26 @@
 
 import reprlib
 
-# A list of twice a list of twice a list, and so on, is short in memory and endless as text.
+# A list that contains a list twice, which contains a list twice, ..., is short in memory only.
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 2
 _SHORT.maxother = 200
-LONGEST = 80  # characters of one name in a message
+LONGEST = 80  # characters of a name in a message
 
 
 def printable(text: str, longest: int | None = LONGEST) -> str:
-    r"""Return a text with escapes for what a terminal would obey or cannot show, cut if long.
+    r"""Return a text that is safe to print: control characters escaped, and cut if it is long.
+
+    Parameters
+    ----------
+    text : str
+    longest : int or None
+        Characters of the text that are kept; None keeps all.
+
+    Returns
+    -------
+    str
+        With ``...`` at the end if it was cut.
 
     Examples
     --------
@@ -23,7 +34,18 @@ def printable(text: str, longest: int | None = LONGEST) -> str:
 
 
 def quoted(value: object, longest: int = LONGEST) -> str:
-    """Return the repr of a value, printable and short."""
+    """Return the repr of a value, safe to print and short.
+
+    Parameters
+    ----------
+    value : object
+    longest : int
+        Characters that are kept.
+
+    Returns
+    -------
+    str
+    """
     if isinstance(value, str | bytes):
         shown = repr(value[:longest])
         return printable(shown, None) + "..." * (len(value) > longest)

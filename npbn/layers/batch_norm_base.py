@@ -18,7 +18,7 @@ from npbn.functional.checks import check_batch_norm, float_dtype, plainly_fits
 from npbn.functional.statistics import BatchStatistics
 from npbn.layers.module import Module
 from npbn.layers.parameter import Parameter
-from npbn.layers.rollback import record, recording
+from npbn.layers.rollback import recording
 
 
 class BatchNorm(Module):
@@ -165,11 +165,14 @@ class BatchNorm(Module):
             if not statistics.count:  # an empty batch has no value to weigh
                 return
             momentum = 1 / seen if seen else 0.0
-        if recording.changes is not None:
-            record(mean, var, tracked)
+        changes = recording.changes
         if mean is not None and var is not None:
+            if changes is not None:
+                changes += (mean, mean.copy()), (var, var.copy())
             update_running_statistics(mean, var, statistics, momentum)
         if tracked is not None:
+            if changes is not None:
+                changes.append((tracked, seen - 1))
             tracked[...] = seen
 
     def _backward(self, grad_output: np.ndarray, cache: Any, input_grad: bool) -> np.ndarray | None:

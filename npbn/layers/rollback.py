@@ -14,24 +14,19 @@ T = TypeVar("T")
 
 
 class _Recording(threading.local):
-    """Arrays and their former values, in the order of the changes; None without `restoring`."""
+    """The changes of arrays in this thread, as (array, former values); None without `restoring`."""
 
-    changes: list[tuple[np.ndarray, np.ndarray]] | None = None
+    changes: list[tuple[np.ndarray, np.ndarray | int]] | None = None
 
 
 recording = _Recording()
 
 
-def record(*arrays: np.ndarray | None) -> None:
-    """Keep the values of arrays that are about to change, if :func:`restoring` is at work."""
-    if recording.changes is not None:
-        recording.changes += [(array, array.copy()) for array in arrays if array is not None]
-
-
 def restoring(function: Callable[..., T], *arguments: Any) -> T:
-    """Return ``function(*arguments)``; if it raises, undo what was recorded meanwhile.
+    """Return ``function(*arguments)``; if it raises, undo the changes recorded meanwhile.
 
-    Calls may be nested: each undoes its own part.
+    Who changes an array adds it, with its former values, to ``recording.changes``, unless that is
+    None. Calls may be nested: each undoes its own part.
     """
     changes = recording.changes
     outermost = changes is None

@@ -5,6 +5,7 @@ suite draws its cases with hypothesis (``pip install 'npbn[testing]'``). ``impor
 of it.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from npbn.testing import conventions, oracle, tolerances
@@ -50,9 +51,12 @@ __all__ = [
     "tolerances",
 ]
 NEED_HYPOTHESIS = ("Check", "check_batch_norm", "find_behaviours")
+MODULES = ("export", "mutants", "replay", "textbook")  # loaded when they are asked for
 
 
 def __getattr__(name: str) -> Any:
+    if name in MODULES:
+        return importlib.import_module(f"npbn.testing.{name}")
     if name not in NEED_HYPOTHESIS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
@@ -67,4 +71,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *NEED_HYPOTHESIS])
+    return sorted([*__all__, *MODULES])

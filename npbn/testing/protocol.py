@@ -1,5 +1,6 @@
 """What an implementation has to look like to be checked, and adapters for what exists."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -168,7 +169,8 @@ def _of_rank(x: np.ndarray, ranks: list[int]) -> np.ndarray:
         return x.reshape(*x.shape, *(1,) * (higher[0] - x.ndim))
     if ranks[-1] == 2:  # positions are samples then
         return np.moveaxis(x, 1, -1).reshape(-1, x.shape[1])
-    return x.reshape(*x.shape[: ranks[-1] - 1], -1)
+    kept = ranks[-1] - 1
+    return x.reshape(*x.shape[:kept], math.prod(x.shape[kept:]))
 
 
 CAPABILITIES = {

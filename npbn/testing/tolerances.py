@@ -148,7 +148,7 @@ class _Scale:
         self.axes = (0, *range(2, self.ndim))
         self.count = step.x.size // setup.num_features if step.x.size else 0
         self.by_batch = step.training or not setup.tracks
-        self.averages = step.training and self.count > 0
+        self.averages = setup.tracks and step.training and self.count > 0
         ones = np.ones(setup.num_features)
         weight = ones if setup.weight is None else np.abs(setup.weight.astype(np.float64))
         bias = 0 * ones if setup.bias is None else np.abs(setup.bias.astype(np.float64))

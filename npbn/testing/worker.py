@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any, NamedTuple
@@ -247,7 +248,9 @@ def _forked(target: object) -> _Process:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
-    pid = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads; they take no locks here
+        pid = os.fork()
     if pid == 0:
         try:
             os.setsid()

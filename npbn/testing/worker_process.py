@@ -12,8 +12,8 @@ import numpy as np
 
 from npbn.testing.case import Case, Setup, Step
 from npbn.testing.compare import ConformanceError, Remark, run_step
-from npbn.testing.layouts import LAYOUTS
-from npbn.testing.protocol import CannotConstructError, Implementation
+from npbn.testing.layouts import LAYOUTS, VECTOR_LAYOUTS
+from npbn.testing.protocol import VECTORS, CannotConstructError, Implementation
 
 A_DAY = 86_400.0  # seconds
 MEMORY = 8 * 2**30  # bytes of address space beyond what a loaded target has, on Linux
@@ -175,18 +175,19 @@ def know(implementation: Implementation, function: Callable[..., Any]) -> None:
 def warm_up(implementation: Implementation) -> None:
     """Call the target in the ways that it will be called, so that what it compiles is compiled."""
     rng = np.random.default_rng(0)
+    unsupported = implementation.unsupported
+    layouts = ["contiguous"] if "layouts" in unsupported else list(LAYOUTS)
     for dtype in ("float32", "float64", "float16"):
-        if dtype in implementation.unsupported:
+        if dtype in unsupported:
             continue
         vectors = {
             name: rng.uniform(1, 2, 3).astype("float64" if dtype == "float64" else "float32")
-            for name in ("weight", "bias", "running_mean", "running_var")
+            for name in VECTORS
         }
-        setup = Setup(3, **vectors, dtype=vectors["bias"].dtype)
-        for shape in ((4, 3), (4, 3, 2, 2)):
-            for layout in (
-                LAYOUTS if "layouts" not in implementation.unsupported else ["contiguous"]
-            ):
+        for number, layout in enumerate(layouts):
+            of_vectors = VECTOR_LAYOUTS[number % len(VECTOR_LAYOUTS)]
+            setup = Setup(3, **vectors, dtype=vectors["bias"].dtype, layout=of_vectors)
+            for shape in ((4, 3), (4, 3, 2, 2)):
                 x, grad = (rng.normal(size=shape).astype(dtype) for _ in range(2))
                 for training in (True, False):
                     _try(implementation, setup, Step(x, training, grad, layout, layout))

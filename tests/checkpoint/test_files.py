@@ -174,10 +174,10 @@ def test_mapped_arrays_are_the_callers(tmp_path, suffix):
 
 @pytest.mark.parametrize("name", ["x", "x.pkl", "x.npy", ".npz", "npz", "x.npz.gz"])
 def test_other_suffixes_are_refused(tmp_path, name):
-    with pytest.raises(CheckpointError, match=rf"{name}: expected a name in \.npz or \.safetens"):
+    with pytest.raises(CheckpointError, match=rf"{name}: expected a name that ends in \.npz"):
         save({}, tmp_path / name)
     (tmp_path / name).write_bytes(b"PK")
-    with pytest.raises(CheckpointError, match=rf"{name}: expected a name in \.npz, \.safetens"):
+    with pytest.raises(CheckpointError, match=rf"{name}: expected \.npz, \.safetens"):
         load(tmp_path / name)
 
 

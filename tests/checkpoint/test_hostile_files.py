@@ -169,7 +169,7 @@ def test_more_than_the_file_can_hold_is_refused(tmp_path):
     with zipfile.ZipFile(path) as archive:
         size = archive.infolist()[0].compress_size
     patched(path, size, 10**6)
-    with pytest.raises(CheckpointError, match="more is said to be in the archive"):
+    with pytest.raises(CheckpointError, match="the archive promises more"):
         load(path)
 
 

@@ -144,7 +144,7 @@ def test_the_array_by_hand_is_read(path):
         (FLOAT, "as a value"),
         (FLOAT + group(b"K\3", text("!")) + b"b", "byte order"),
         (call(name("_codecs", "encode"), text("a"), text("utf-8")), "in latin1"),
-        (call(name("_codecs", "encode"), text("\u20ac"), text("latin1")), "that are none"),
+        (call(name("_codecs", "encode"), text("\u20ac"), text("latin1")), "beyond latin1"),
         (call(name("_codecs", "encode"), text("a")), "in latin1"),
         (call(name("builtins", "set"), b"](]e"), "key is a list"),
         (call(name("builtins", "set"), b"N"), "expected a list"),
@@ -167,7 +167,7 @@ def test_what_is_copied_over_and_over_is_refused(path):
     long, encode = text("a" * 10_000) + b"q\0", name("_codecs", "encode") + b"q\1"
     start = b"](" + long + encode + text("latin1") + b"q\2"
     more = b"h\1h\0h\2\x86R" * 10
-    assert "over and over" in damage(path, start, more, b"e")
+    assert "many times" in damage(path, start, more, b"e")
 
 
 def test_a_namespace_is_filled_once(path):

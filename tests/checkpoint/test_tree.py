@@ -266,7 +266,7 @@ def test_complex128_goes_to_npz_alone(tmp_path):
 
 def test_keys_that_take_long_to_store_are_not_saved(tmp_path):
     """What cannot be read back is refused when it is saved."""
-    with pytest.raises(CheckpointError, match="beyond 60 bits; over 1000 keys"):
+    with pytest.raises(CheckpointError, match="beyond 60 bits; there are over 1000 such keys"):
         save({"a": {2**80 + k: None for k in range(1001)}}, tmp_path / "x.npz")
     with pytest.raises(CheckpointError, match="over 65536 keys are numbers"):
         save({"a": dict.fromkeys(range(65537))}, tmp_path / "x.npz")

@@ -254,38 +254,6 @@ def test_commands_that_write_say_what(net, tmp_path, capsys):
     assert line.startswith(f"wrote {tmp_path / 'net.onnx'}: an ONNX model of {size:,} bytes")
 
 
-class TorchNet(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1 = torch.nn.Conv2d(1, 4, 3, padding=1)
-        self.bn1 = torch.nn.BatchNorm2d(4)
-        self.fc = torch.nn.Linear(48, 4)
-
-    def forward(self, x):
-        return self.fc(torch.relu(self.bn1(self.conv1(x))).flatten(1))
-
-
-def test_a_class_of_torchs_is_deployed_with_a_description(images, tmp_path, capsys):
-    """As help(npbn.to_config) says: the same layers under the same names."""
-    model = TorchNet().eval()
-    torch.save(model.state_dict(), tmp_path / "model.pt")
-    net = npbn.Sequential(
-        conv1=npbn.Conv2d(1, 4, 3, padding=1),
-        bn1=npbn.BatchNorm2d(4),
-        relu=npbn.ReLU(),
-        flatten=npbn.Flatten(),
-        fc=npbn.Linear(48, 4),
-    )
-    (tmp_path / "config.json").write_text(json.dumps(npbn.to_config(net)))
-    files = tmp_path / "model.pt", tmp_path / "folded.npz"
-    run(capsys, "fold", *files, "--config", tmp_path / "config.json")
-    lines = run(capsys, "predict", tmp_path / "folded.npz", images, "--logits")
-    found = np.array([line.split(",") for line in lines], np.float64)
-    with torch.no_grad():
-        expected = model(torch.from_numpy(np.load(images)[:, None])).numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-
-
 def test_interrupted(net, tmp_path, capsys, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt

@@ -4,7 +4,6 @@ from functools import partial
 
 import pytest
 
-collect_ignore = ["odd_errors.py"]  # a program, which finds `programs` beside it when it is run
 pytest.register_assert_rewrite("distributed.mpiexec", "distributed.networks", "distributed.standin")
 
 

@@ -146,7 +146,8 @@ def test_different_numbers_of_batches_are_named_on_all_ranks():
     batches = drawn(np.random.default_rng(0), [4, 4])
     message = fails(3, lambda comm: evaluate(mlp(), batches[: 2 - comm.rank], comm))
     assert message == (
-        "evaluate: expected as many batches (and classes) on each rank, got 2 (3), 1 (3), 0 (0)"
+        "evaluate: expected the same number of batches (and classes) on each rank, "
+        "got 2 (3), 1 (3), 0 (0)"
     )
 
 

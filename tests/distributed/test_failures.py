@@ -97,7 +97,7 @@ def test_finite_gradients_whose_sum_overflows_say_so():
         net.backward(np.full((2, 3), 1.5e38, "f4"), criterion=criterion)
 
     # 3e38 on each rank, of at most 3.4e38.
-    assert fails(2, program) == "gradients: finite on every rank, but not all together"
+    assert fails(2, program) == "gradients: finite values on each rank, but their sum is not finite"
 
 
 @pytest.mark.parametrize("with_criterion", [False, True])

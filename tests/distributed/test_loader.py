@@ -120,21 +120,21 @@ def test_one_rank_exchanges_nothing():
 
 def test_more_ranks_than_samples_are_refused():
     message = fails(4, lambda comm: DataLoader(dataset(3), 4, comm=comm), DataError)
-    assert message == "DataLoader: expected a sample for each of the 4 ranks at least, got 3"
+    assert message == "DataLoader: expected at least a sample for each of the 4 ranks, got 3"
 
 
 def test_more_ranks_than_samples_in_a_batch_are_refused():
     message = fails(4, lambda comm: DataLoader(dataset(9), 3, comm=comm), ValueError)
-    assert message == "DataLoader: expected a batch_size over all ranks, of 4 at least, got 3"
+    assert message == "DataLoader: expected a batch_size, over all ranks, of at least 4, got 3"
 
 
 @pytest.mark.parametrize(
     ("option", "first", "other"),
-    [("samples", 8, 9), ("batch_size", 4, 5), ("shuffle", 0, 1), ("drop_last", 0, 1)],
+    [("samples", 8, 9), ("batch_size", 4, 5), ("shuffle", False, True), ("drop_last", False, True)],
 )
 def test_other_options_on_a_rank_are_named_on_all(option, first, other):
     def program(comm):
-        options = {"samples": 8, "batch_size": 4, "shuffle": 0, "drop_last": 0}
+        options = {"samples": 8, "batch_size": 4, "shuffle": False, "drop_last": False}
         options[option] = other if comm.rank == 1 else first
         samples = options.pop("samples")
         DataLoader(dataset(samples), **options, comm=comm)
@@ -142,6 +142,6 @@ def test_other_options_on_a_rank_are_named_on_all(option, first, other):
     message = fails(3, program)
     mine, theirs = message.split(", rank 0 has ")
     assert mine.startswith("DataLoader: rank 1: ")
-    assert f"{option} {other}" in mine
-    assert f"{option} {first}" in theirs
+    assert f"{option} {other:d}" in mine
+    assert f"{option} {first:d}" in theirs
     assert "rank 2" not in message

@@ -202,4 +202,6 @@ def test_different_numbers_of_batches():
             npbn.BatchNorm1d(1, dtype="f8"), [ROWS] * (1 + comm.rank), comm
         ),
     )
-    assert message == "update_batch_norm: expected as many batches on each rank, got 1, 2"
+    assert (
+        message == "update_batch_norm: expected the same number of batches on each rank, got 1, 2"
+    )

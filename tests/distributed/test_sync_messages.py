@@ -93,7 +93,7 @@ def test_finite_values_whose_variance_overflows_over_the_ranks_are_no_warning(ga
 
     with mock.patch.object(sync_batch_norm, "GATHER", gather):
         message = fails(2, program)
-    assert "finite on every rank, but not all together" in message
+    assert "finite values on each rank, but their sum is not finite" in message
 
 
 @pytest.mark.parametrize(

@@ -137,10 +137,12 @@ def refused(prepare, **environment):
     return message
 
 
+@pytest.mark.process
 def test_without_numba_one_line_says_what_to_install():
     assert "numba" in refused("sys.modules['numba'] = None")
 
 
+@pytest.mark.process
 def test_a_numba_that_does_not_fit_numpy_speaks_for_itself_in_one_line(tmp_path):
     (tmp_path / "numba").mkdir()
     words = "Numba needs NumPy 2.2 or less.\\n  Got NumPy 2.9."

@@ -19,6 +19,6 @@ def test_the_answers_are_torchs_and_torch_is_not_there(tmp_path, monkeypatch, ca
 def test_a_program_that_imports_torch_fails(tmp_path, capfd):
     program = tmp_path / "app.py"
     program.write_text("import torch\n")
-    with pytest.raises(SystemExit, match=r"app\.py failed"):
+    with pytest.raises(ChildProcessError, match=r"app\.py failed"):
         deploy.run("without torch", program)
     assert "import of torch halted" in capfd.readouterr().err

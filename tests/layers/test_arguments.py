@@ -8,7 +8,7 @@ import pytest
 
 import npbn
 from npbn.arguments import check_bool, check_integer, check_number
-from npbn.errors import StateDictError
+from npbn.errors import DtypeError, StateDictError
 
 DATA = npbn.ArrayDataset(np.zeros((3, 2)))
 PARAMETERS = [npbn.Parameter(np.ones(2))]
@@ -54,6 +54,11 @@ WRONG = [
     *((made_with(npbn.CrossEntropyLoss), "ignore_index", v) for v in NO_INTEGERS),
     *((made_with(npbn.CrossEntropyLoss), "label_smoothing", v) for v in [*NO_NUMBERS, None]),
     *((made_with(npbn.Parameter, data=np.ones(2)), "requires_grad", v) for v in NO_BOOLS),
+    *((CONV, n, True) for n in ("kernel_size", "stride", "padding", "dilation")),
+    *((made_with(npbn.MaxPool2d, kernel_size=2), "stride", v) for v in ["2", 2.0, True, (1, 2, 3)]),
+    *((made_with(npbn.AvgPool2d, kernel_size=2), "divisor_override", v) for v in ["2", 0, True]),
+    *((made_with(npbn.AdaptiveAvgPool2d, output_size=2), "output_size", v) for v in ["2", True]),
+    *((made_with(npbn.Dropout), "p", v) for v in ["0.5", None, True, 1.5, -0.5]),
     *((LOADER, n, v) for n in ("shuffle", "drop_last") for v in NO_BOOLS),
     *((LOADER, "batch_size", v) for v in [*NO_INTEGERS, 0]),
     *((SGD, n, v) for n in ("lr", "momentum", "weight_decay") for v in [*NO_NUMBERS, None, -1.0]),
@@ -96,6 +101,13 @@ def test_a_limit_is_in_the_message(check):
 def test_class_weights_are_checked_when_the_loss_is_made(weight, error):
     with pytest.raises(error, match="CrossEntropyLoss: expected weight of"):
         npbn.CrossEntropyLoss(weight)
+
+
+@pytest.mark.parametrize("make", [*NORMS.values(), LINEAR, CONV, npbn.MLP, npbn.CNN])
+@pytest.mark.parametrize("dtype", ["abc", None, 5, int, "i4", np.complex64, [np.float32]])
+def test_a_dtype_that_is_not_float_is_refused(make, dtype):
+    with pytest.raises(DtypeError, match="expected dtype float16, float32 or float64, got"):
+        make(dtype=dtype)
 
 
 @pytest.mark.parametrize("params", [5, None, "abc", [np.ones(2)], [{"params": 5}], [{}, 5]])

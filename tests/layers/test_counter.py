@@ -24,7 +24,9 @@ def test_a_counter_that_no_int64_holds_is_refused(value):
         assert np.array_equal(array, before[key]), key
 
 
-@pytest.mark.parametrize("value", [3.0, np.float32(7), 2.0**62, np.uint64(5), -1, True + 1, 3.7])
+@pytest.mark.parametrize(
+    "value", [3.0, np.float32(7), 2.0**62, np.uint64(5), -1, True + 1, 3.7, 2**63 - 1, -(2.0**63)]
+)
 def test_a_counter_is_cast_as_torch_casts_it(value):
     mine, its = npbn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
     mine.load_state_dict({**mine.state_dict(), "num_batches_tracked": value})

@@ -60,6 +60,11 @@ def test_whatever_is_raised_all_is_as_it_was(failure, average_batches):
     assert everything(net) == before
 
 
+def test_the_kind_of_average_is_named():
+    with pytest.raises(TypeError, match="positional"):
+        update_batch_norm(BatchNorm1d(3).double(), [X], True)
+
+
 def test_the_variance_of_one_value_is_none():
     norm = fill(BatchNorm1d(3).double(), np.random.default_rng(0))
     before = everything(norm)

@@ -22,6 +22,7 @@ from npbn.testing import (
 )
 from npbn.testing.adapters.torch_nn import implementation as torch_implementation
 from npbn.testing.mutants import MUTANTS, TextbookBatchNorm
+from npbn.testing.mutants.memory import NormalisesInPlace
 from npbn.testing.report import FAILED, NOT_SUPPORTED, PASSED, snippet
 
 EXAMPLES = hypothesis.settings.default.max_examples // 10
@@ -176,7 +177,8 @@ def test_what_is_not_supported_is_neither_passed_nor_failed():
 
 
 def test_a_plain_function_is_checked_without_its_backward_pass():
-    report = check_batch_norm(function_implementation(npbn.functional.batch_norm), examples=5)
+    target = function_implementation(npbn.functional.batch_norm)
+    report = check_batch_norm(target, examples=5, seconds=COMPILING)  # by whichever engine
     assert report.accurate, report.table()
     by_name = {result.name: result.correct for result in report.results}
     assert by_name["gradient of the input, training"] == "not supported"
@@ -226,3 +228,71 @@ def test_errors_of_outputs_gradients_and_statistics_are_reported_apart():
     assert 0 < report.worst["statistics"] <= 2
     assert report.results[0].worst_eps == max(report.worst.values())
     assert report.results[0].problem is None
+
+
+# -- what is not wrong --------------------------------------------------------------------------
+
+
+class NanOfNothing(TextbookBatchNorm):
+    """Lets the NaN mean of an empty batch into the running statistics."""
+
+    def track(self, values):
+        super().track(values)
+        if self.count(values) == 0:
+            mean = self.mean(values)
+            self.update(mean, self.var(values, mean))
+
+
+def test_an_empty_batch_that_gives_nan_is_a_remark():
+    report = check_batch_norm(class_implementation(NanOfNothing), examples=5, only="empty batch")
+    assert report.correct
+    assert report.results[0].remark == "an empty batch makes running_mean and running_var NaN"
+    assert f"remark: {report.results[0].remark}" in report.table()
+
+
+class RoundedOnTheWay(TextbookBatchNorm):
+    """Rounds x̂ and its products to float16 where the input is float16."""
+
+    def affine(self, x_hat):
+        if not self.half:
+            return super().affine(x_hat)
+        y = x_hat.astype(np.float16)
+        along = (-1, *(1,) * (y.ndim - 2))
+        if self.weight is not None:
+            y = y * self.weight.astype(np.float16).reshape(along)
+        return y if self.bias is None else y + self.bias.astype(np.float16).reshape(along)
+
+    def working(self, x):
+        self.half = x.dtype == np.float16
+        return super().working(x)
+
+
+def test_rounding_to_float16_on_the_way_is_correct_and_breaks_the_contract():
+    target = class_implementation(RoundedOnTheWay)
+    report = check_batch_norm(target, examples=20, only="float16")
+    assert report.correct, report.table()
+    assert not report.accurate
+    assert 0.5 < report.worst["y"] < 4  # in eps of float16, which is what is judged
+
+
+def test_what_is_held_in_float32_by_specification_can_be_said():
+    class InFloat32(TextbookBatchNorm):
+        def rstd(self, var):
+            return 1 / np.sqrt(var + float(np.float32(self.eps)))
+
+        def factor(self):
+            return float(np.float32(super().factor()))
+
+    for unsupported, correct in (((), False), (("double_scalars", "momentum_none"), True)):
+        target = class_implementation(InFloat32, unsupported)
+        report = check_batch_norm(target, examples=5, only="float64")
+        assert report.correct == correct, report.table()
+
+
+def test_a_wrong_write_is_told_as_that_and_no_number_is_wrong():
+    target = class_implementation(NormalisesInPlace)
+    report = check_batch_norm(target, examples=5)
+    failed = {result.name: result for result in report.results if result.correct == FAILED}
+    assert "forward wrote into its input" in failed.pop("inputs are left unchanged").problem
+    # Arrays that may not be written to are handed over there.
+    assert all("memory layout" in name for name in failed)

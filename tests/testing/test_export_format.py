@@ -243,8 +243,10 @@ def test_compressed_arrays_are_refused(few):
 
 
 def huge(dtype):
-    header = export_format.npy_header(np.dtype(dtype), (2**40, 3))
-    return header + bytes(48)
+    stream = io.BytesIO()
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (2**40, 3)}
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.getvalue() + bytes(48)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import signal
 import sys
 
 import pytest
-from processes import needs_signals, run_python, started
+from processes import needs_signals, run_process, run_python, started
 
 from npbn.testing.__main__ import main
 from npbn.testing.behaviours import BEHAVIOURS
@@ -207,3 +207,12 @@ def _has_children(process):
 
     tasks = Path(f"/proc/{process._popen.pid}/task").glob("*/children")
     return any(path.read_text().split() for path in tasks)
+
+
+@needs_signals
+@pytest.mark.process
+def test_a_reader_that_leaves_is_no_error():
+    python = f"{sys.executable} -m npbn.testing npbn:BatchNorm1d --examples 1 --only 'a'"
+    done = run_process("bash", "-c", f"{python} | head -n 1")
+    assert done.out.startswith("BatchNorm1d")
+    assert done.err == ""

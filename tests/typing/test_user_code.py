@@ -14,7 +14,7 @@ pytestmark = pytest.mark.process
 
 HERE = Path(__file__).parent
 # Parts of npbn in which strict checking still finds something.
-UNCHECKED = ("testing/", "checkpoint/", "config", "folding", "onnx_export", "rebuilding", "cli")
+UNCHECKED = ("testing/", "checkpoint/")
 
 
 @pytest.fixture(scope="module")

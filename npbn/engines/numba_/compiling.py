@@ -21,7 +21,7 @@ def compiled(function: F, fastmath: frozenset[str] = CONTRACT) -> F:
     """Compile a function for each combination of dtypes, at the first call with it."""
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
     try:
-        kept = numba.njit(cache=True, **options)(function)
+        kept: Any = numba.njit(cache=True, **options)(function)
         # numba checks only the file of the function, not those of the functions that it calls,
         # which are compiled into it.
         kept._cache._cache_file._source_stamp = _sources()

@@ -137,5 +137,4 @@ def _each(work: Callable[..., Any], arrays: tuple[Array, ...], *vectors: Array) 
 def _total(work: Callable[..., Array], arrays: tuple[Array, ...], *vectors: Array) -> Array:
     """Return the sum of what `work` returns for each block, (2, C)."""
     parts = _each(work, arrays, *vectors) or [np.zeros((2, arrays[0].shape[1]))]
-    total: Array = parts[0] if len(parts) == 1 else np.add.reduce(np.stack(parts, -1), axis=-1)
-    return total
+    return parts[0] if len(parts) == 1 else np.asarray(np.add.reduce(np.stack(parts, -1), axis=-1))

@@ -49,7 +49,8 @@ def implementation(cls: type) -> Implementation:
     """Check ``equinox.nn.BatchNorm`` with ``mode="batch"``, or a class that is made as it is.
 
     With the other mode, "ema", which is its default, training normalises by the running
-    statistics. It has weight and bias, or neither.
+    statistics. It has weight and bias, or neither. float16 input with float32 parameters gives
+    a float32 output: it is not supported.
     """
-    missing = ("untracked", "weight_alone", "bias_alone")
+    missing = ("untracked", "weight_alone", "bias_alone", "float16")
     return Implementation(partial(_Layer, cls), f"equinox.nn.{cls.__name__}", missing, "equinox")

@@ -55,9 +55,12 @@ class _Layer:
 
 
 def implementation(cls: type) -> Implementation:
-    """Check a BatchNorm of Paddle."""
+    """Check a BatchNorm of Paddle; its CPU kernels have no float16."""
     taken = RANKS.get(cls.__name__, (2, 3, 4, 5))
     ranks = tuple(f"rank{rank}" for rank in (2, 3, 4, 5) if rank not in taken)
     return Implementation(
-        partial(_Layer, cls), f"paddle.nn.{cls.__name__}", (*ranks, "untracked"), "paddle"
+        partial(_Layer, cls),
+        f"paddle.nn.{cls.__name__}",
+        (*ranks, "untracked", "float16"),
+        "paddle",
     )

@@ -62,7 +62,7 @@ BEHAVIOURS = (
     ),
     *map(_layouts, (2, 3, 4)),
     Behaviour(
-        "images in either order, the gradient in another",
+        "rank 4 in either order, the gradient in another",
         cases(layouts=ORDERS, shape=strategies.shapes((4,), least=6), modes=BOTH),
         ("layouts", "backward"),
         rank=4,

@@ -18,7 +18,7 @@ BEHAVIOURS = (
     Behaviour("three training steps", cases(modes=THREE), ("training",)),
     Behaviour(
         "evaluation twice",
-        cases(modes=((False, False), (False, True, False, False))),
+        cases(modes=((False, False), (False, False, False))),
         ("evaluation",),
     ),
     Behaviour(

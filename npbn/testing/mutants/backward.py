@@ -215,7 +215,7 @@ class GradientReadsMemoryOrder(TextbookBatchNorm):
 class GradientTakenForInputOrder(TextbookBatchNorm):
     """Reads the gradient of images in the order in which the input's memory is."""
 
-    caught_by = "images in either order, the gradient in another"
+    caught_by = "rank 4 in either order, the gradient in another"
 
     channels_last = False
 
