@@ -280,8 +280,10 @@ def updated_running_statistics(
 
     Returns
     -------
-    running_mean, running_var : ndarray, shape (C,)
-        The new averages.
+    running_mean : ndarray, shape (C,)
+        The new average.
+    running_var : ndarray, shape (C,)
+        The same of the variance.
     """
     mean, var = running_mean.copy(), running_var.copy()
     update_running_statistics(mean, var, statistics, momentum)
