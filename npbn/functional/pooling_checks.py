@@ -60,7 +60,8 @@ def check_output_size(
 ) -> tuple[int | None, int | None]:
     """Return the output's size for H and W, or raise ValueError."""
     both = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
-    if len(both) != 2 or not all(n is None or (is_integer(n) and n >= 0) for n in both):
+    right = len(both) == 2 and all(n is None or (is_integer(n) and n >= 0) for n in both)
+    if output_size is None or not right:
         raise ValueError(
             f"{who}: expected output_size to be an int or two, each None or of at least 0, "
             f"got {output_size!r}"
