@@ -83,6 +83,13 @@ def test_a_gradient_that_an_upstream_of_ones_would_hide_is_found():
         check_gradients(wrong(lambda x, w, b: (0 * x, w, b)), x)
 
 
+def test_an_input_of_the_same_seed_is_not_the_upstream_gradient():
+    """Along x the gradient of the input vanishes nearly, whatever it is multiplied by."""
+    x = np.random.default_rng(7).normal(size=(5, 3))
+    with pytest.raises(GradientError, match="15 of 15 are wrong"):
+        check_gradients(wrong(lambda x, w, b: (x * 1.0001, w, b)), x, seed=7)
+
+
 def test_a_frozen_parameter_is_left_out():
     layer, x = problem(0, "linear")
     layer.bias.requires_grad = False
