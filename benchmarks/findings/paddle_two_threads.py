@@ -22,7 +22,5 @@ threads = [threading.Thread(target=work) for _ in range(2)]
 runs = [subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True) for _ in range(5)]
 ended = sum(run.returncode != 0 for run in runs)
 raised = sum(run.returncode == 0 and b"Exception in thread" in run.stderr for run in runs)
-print(
-    f"paddle {paddle.__version__}: of {len(runs)} runs {ended} were ended by a signal, {raised} raised"
-)
+print(f"paddle {paddle.__version__}, {len(runs)} runs: {ended} ended by a signal, {raised} raised")
 print("confirmed" if ended else "refuted")
