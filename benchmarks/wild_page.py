@@ -62,7 +62,8 @@ when nothing is set. **Correct** is right up to rounding: the tolerance is what 
 arithmetic in the input's dtype may lose. **Contract** is npbn's own accuracy promise, which no
 other library makes; the number is that of the behaviours beyond it. The largest errors are in eps
 of the result's dtype, over the behaviours that belong to "correct"; ∞ is a NaN or an infinity
-where there should be a number. What a library does not have is not checked.
+where there should be a number, and beyond 1e30 every term of the exact result is 0, as in the
+weight's gradient of a constant channel. What a library does not have is not checked.
 
 Processor: {processor}. The page is made by `python -m benchmarks wild`.
 """

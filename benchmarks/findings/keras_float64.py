@@ -1,5 +1,9 @@
 """A layer of Keras with dtype="float64" computes in float32."""
 
+import os
+
+os.environ["JAX_ENABLE_X64"] = "1"  # otherwise JAX itself has no float64
+
 import keras
 import numpy as np
 
