@@ -275,7 +275,8 @@ def _forked(target: object) -> _Process:
     def end() -> None:
         if not status:
             _kill_group(pid)
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended, and another thread has waited for it
+                os.kill(pid, signal.SIGKILL)
 
     return _connected(os.fdopen(request_write, "wb"), os.fdopen(answer_read, "rb"), wait, end)
 

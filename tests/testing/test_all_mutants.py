@@ -9,6 +9,8 @@ from npbn.testing.behaviours import BEHAVIOURS
 from npbn.testing.mutants import MUTANTS, TextbookBatchNorm
 from npbn.testing.report import FAILED
 
+pytestmark = pytest.mark.process  # each check has a process of its own
+
 EXAMPLES = hypothesis.settings.default.max_examples // 10
 BY_NAME = {behaviour.name: behaviour for behaviour in BEHAVIOURS}
 

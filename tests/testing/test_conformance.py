@@ -25,6 +25,8 @@ from npbn.testing.mutants import MUTANTS, TextbookBatchNorm
 from npbn.testing.mutants.memory import NormalisesInPlace
 from npbn.testing.report import FAILED, NOT_SUPPORTED, PASSED, snippet
 
+pytestmark = pytest.mark.process  # each check has a process of its own
+
 EXAMPLES = hypothesis.settings.default.max_examples // 10
 LAYERS = [npbn.BatchNorm1d, npbn.BatchNorm2d, npbn.BatchNorm3d]
 

@@ -11,6 +11,8 @@ from npbn.testing.__main__ import main
 from npbn.testing.behaviours import BEHAVIOURS
 from npbn.testing.report import WIDTH
 
+pytestmark = pytest.mark.process  # each check has a process of its own
+
 QUICK = ["--examples", "3", "--only", "output in"]
 TARGETS = "tests"  # the folder with misbehaving_targets.py
 

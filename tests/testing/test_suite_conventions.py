@@ -9,7 +9,10 @@ from npbn.testing.conventions import CONVENTIONS
 from npbn.testing.report import FAILED, NOT_SUPPORTED
 from npbn.testing.textbook import TextbookBatchNorm
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="classes of this file: no fork")
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="classes of this file: no fork"),
+]
 
 
 def textbook_of(convention):

@@ -12,6 +12,8 @@ from npbn.testing.report import FAILED, NOT_SUPPORTED, NOT_TRIED, PASSED
 from npbn.testing.textbook import TextbookBatchNorm
 from npbn.testing.worker import Worker, WorkerError
 
+pytestmark = pytest.mark.process  # each check has a process of its own
+
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 QUICK = {"examples": 3, "seconds": 120.0, "warm_up": 120.0}
 HURRY = {"examples": 3, "seconds": 5.0, "warm_up": 1.0}  # where something hangs
