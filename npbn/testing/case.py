@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npbn.testing.layouts import laid_out
+from npbn.testing.layouts import LAYOUTS, laid_out
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -47,6 +47,13 @@ class Setup:
         """Whether there are running statistics."""
         return self.running_mean is not None
 
+    @property
+    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Running mean and variance, where they are tracked."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        return self.running_mean, self.running_var
+
 
 @dataclass(frozen=True)
 class Step:
@@ -74,7 +81,7 @@ class Step:
     @property
     def given(self) -> np.ndarray:
         """A copy of x to hand over."""
-        return laid_out(self.x, self.layout)
+        return LAYOUTS[self.layout](self.x)
 
     @property
     def given_grad(self) -> np.ndarray | None:

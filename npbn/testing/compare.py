@@ -91,7 +91,7 @@ def follow(
     measure : {'correct', 'contract'}
         Whose tolerance raises; the errors are returned on both.
     """
-    layer = implementation.make(case.setup)
+    layer: Any = implementation.make(case.setup)  # `load` is optional
     setup, errors = case.setup, no_errors()
     for number, step in enumerate(case.steps, 1):
         if step.load is not None:
@@ -120,10 +120,8 @@ def take(
     exact = oracle.step(setup, step, implementation.convention)
     moves_late = implementation.convention.moves_in == "backward"
     if moves_late and step.grad_output is None and reads:
-        exact = exact._replace(
-            running_mean=setup.running_mean.astype(np.float64),
-            running_var=setup.running_var.astype(np.float64),
-        )
+        mean, var = (values.astype(np.float64) for values in setup.statistics)
+        exact = exact._replace(running_mean=mean, running_var=var)
     looked_at = [name for name in results if name in found.results and _has(setup, name)]
     for name in looked_at:
         dtype = step.x.dtype if name in ("y", "grad_input") else setup.dtype
@@ -151,8 +149,8 @@ def run_step(layer: BatchNorm, step: Step, reads_statistics: bool) -> Found:
     """Run forward and, with a grad_output, backward; return copies of what came."""
     results: dict[str, Any] = {"y": _copy(layer.forward(step.given, step.training))}
     between = _statistics(layer) if reads_statistics else {}
-    if step.grad_output is not None:
-        gradients = layer.backward(step.given_grad)
+    if (grad := step.given_grad) is not None:
+        gradients = layer.backward(grad)
         if not isinstance(gradients, tuple) or len(gradients) != 3:
             raise ConformanceError(f"backward returned no tuple of three: {kind_of(gradients)}")
         results |= zip(GRADIENTS, map(_copy, gradients), strict=True)

@@ -142,8 +142,9 @@ def convert_running_var(
     up = target.stores == "unbiased"
     numerator, denominator = (count, count - 1) if up else (count - 1, count)
     with np.errstate(all="ignore"):
-        measured = given.astype(np.float64) - initial
-        return np.asarray(measured * (numerator / denominator) + initial).astype(dtype)
+        offset = np.asarray(initial)
+        measured = given.astype(np.float64) - offset
+        return np.asarray(measured * (numerator / denominator) + offset).astype(dtype)
 
 
 def convert(

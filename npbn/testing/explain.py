@@ -1,8 +1,9 @@
 """Say of wrong running statistics which other convention would make them right."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 from npbn.testing.compare import RUNNING
 from npbn.testing.convention_table import CONVENTIONS, Convention
@@ -25,7 +26,8 @@ def explain(run: Run, results: Sequence[BehaviourResult], own: str, seed: int) -
     expected = CONVENTIONS[own]
     run.known.clear()
     for values in sorted(itertools.product(*FIELDS.values()), key=lambda v: _differ(expected, v)):
-        other = replace(expected, **dict(zip(FIELDS, values, strict=True)))
+        changes: dict[str, Any] = dict(zip(FIELDS, values, strict=True))
+        other = replace(expected, **changes)
         if _differ(expected, values) == 0:
             continue
         trial = Trial(BY_NAME["running statistics"], run, "correct", other).run(TRIED, seed)
@@ -55,7 +57,7 @@ def _in_words(expected: Convention, other: Convention) -> str:
     return f"it {said}{as_others}; the rest is as in {expected.name}, and none has both"
 
 
-def _those_with(convention: Convention, fields: Sequence[str]) -> list[str]:
+def _those_with(convention: Convention, fields: Collection[str]) -> list[str]:
     return [
         name
         for name, one in CONVENTIONS.items()

@@ -15,6 +15,7 @@ True
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ from npbn.testing.replay import ReplayResult, Verdict, replay_cases
 __all__ = ["ReplayResult", "Verdict", "export_cases", "replay_cases"]
 
 
-def export_cases(folder: str | os.PathLike) -> int:
+def export_cases(folder: str | os.PathLike[str]) -> int:
     """Write the fixed cases, each with its exact results and tolerances.
 
     The files are the same, byte for byte, at every call. ``README.txt`` describes them. The
@@ -94,7 +95,7 @@ def _write_case(folder: Path, file: str, description: str, setup: Setup, step: S
         num_batches_tracked_after=exact.num_batches_tracked,
         measures=_measures(setup, step),
     )
-    arrays = {"x": step.x, "grad_output": step.grad_output}
+    arrays: dict[str, Any] = {"x": step.x, "grad_output": step.grad_output}
     for name in ("weight", "bias", "running_mean", "running_var"):
         arrays[name] = getattr(setup, name)
     for name in RESULTS:

@@ -249,7 +249,7 @@ def _array(where: str, data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> 
         version = np.lib.format.read_magic(stream)
         header = np.lib.format.read_array_header_1_0(stream)
     except ValueError:
-        version = header = None
+        version, header = (0, 0), None
     start = stream.tell()
     if version != (1, 0) or header != (shape, False, wanted) or len(data) != start + size:
         raise DataError(f"{where} is not a {dtype.name} array of shape {shape} in C order")

@@ -145,7 +145,7 @@ def _unless_untouched(
     if channel is not None:
         own[(channel,) if value.ndim == 1 else (slice(None), channel)] = True
     elif value.ndim > 1:
-        own.reshape(len(own), own.shape[1], -1)[0, 0, 0] = True
+        own.reshape(len(own), value.shape[1], -1)[0, 0, 0] = True
     scale = float(np.abs(exact).max(initial=0, where=~own)) + 1e-30
     off = ~(np.abs(value.astype(np.float64) - exact) <= 1e-2 * scale)  # NaN is off
     if (off & ~own).any():

@@ -53,6 +53,7 @@ class Program:
         return self._ask({"request": "describe", "protocol": PROTOCOL}, STARTING)
 
     def _ask(self, question: dict[str, Any], seconds: float) -> dict[str, Any]:
+        assert self.running is not None  # `ask` and `greet` have started it
         try:
             line = self.running.exchange(json.dumps(question, allow_nan=False), seconds)
             answer = _object(line)
@@ -65,8 +66,9 @@ class Program:
 
     def end(self) -> None:
         """End the program."""
-        self.running.end()
-        self.running = None
+        if self.running is not None:
+            self.running.end()
+            self.running = None
 
 
 class _Running:
@@ -112,14 +114,17 @@ def _serve(
     answers: "queue.SimpleQueue[str]",
 ) -> None:
     """Write each question and read the line that answers, "" if there is none; then close."""
+    to_program, from_program = process.stdin, process.stdout
+    assert to_program is not None  # both are pipes
+    assert from_program is not None
     while (question := questions.get()) is not None:
         try:
-            process.stdin.write(question + "\n")
-            process.stdin.flush()
-            answers.put(process.stdout.readline(LONGEST))
+            to_program.write(question + "\n")
+            to_program.flush()
+            answers.put(from_program.readline(LONGEST))
         except OSError:  # it has closed its end
             answers.put("")
-    for stream in (process.stdin, process.stdout):
+    for stream in (to_program, from_program):
         with suppress(OSError):
             stream.close()
 

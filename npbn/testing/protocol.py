@@ -265,6 +265,11 @@ def function_implementation(
     """
 
     class Layer:
+        weight: np.ndarray | None
+        bias: np.ndarray | None
+        running_mean: np.ndarray | None
+        running_var: np.ndarray | None
+
         def __init__(self, setup: Setup):
             self.setup = setup
             self.num_batches_tracked = None
@@ -287,7 +292,7 @@ def function_implementation(
     return Implementation(Layer, name, (*unsupported, *missing))
 
 
-def npbn_implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Implementation:
+def npbn_implementation(cls: Any, unsupported: tuple[str, ...] = ()) -> Implementation:
     """Check a BatchNorm module of npbn (or one that is made and behaves as they do).
 
     Parameters
@@ -330,7 +335,8 @@ def npbn_implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Impleme
         num_batches_tracked = property(lambda self: self.module.num_batches_tracked)
 
         def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
-            return self.module.train(training)(x)
+            y: np.ndarray = self.module.train(training)(x)
+            return y
 
         def backward(self, grad_output: np.ndarray) -> Gradients:
             self.module.zero_grad()

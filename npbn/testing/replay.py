@@ -87,7 +87,7 @@ class ReplayReport:
 
 
 def replay_cases(
-    folder: str | os.PathLike, target: object, seconds: float = 10.0
+    folder: str | os.PathLike[str], target: object, seconds: float = 10.0
 ) -> list[ReplayResult]:
     """Check an implementation on exported cases, in a process of its own.
 
@@ -175,11 +175,13 @@ def _run(
     entry: Entry, arrays: dict[str, np.ndarray], implementation: Implementation
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the results by name, and the capabilities for lack of which some are left out."""
+    names = ("weight", "bias", "running_mean", "running_var")
+    vectors: dict[str, Any] = {name: arrays.get(name) for name in names}
     setup = Setup(
         entry.shape[1],
         entry.eps,
         entry.momentum,
-        **{name: arrays.get(name) for name in ("weight", "bias", "running_mean", "running_var")},
+        **vectors,
         num_batches_tracked=entry.num_batches_tracked_before,
         dtype=np.dtype(entry.parameter_dtype),
     )

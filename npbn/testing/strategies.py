@@ -7,6 +7,7 @@ gradient is always drawn: an all-ones one hides every mistake in the input's gra
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -209,12 +210,15 @@ def _with_vectors(
         numbers.clip(-largest, largest).astype(setup.dtype) if present else None
         for numbers, present in zip((weight, bias, mean, var), there, strict=True)
     )
-    return replace(setup, **dict(zip(VECTORS, drawn, strict=True)))
+    vectors: dict[str, Any] = dict(zip(VECTORS, drawn, strict=True))
+    return replace(setup, **vectors)
 
 
 def _laid_out(step: Step) -> Step:
     """Return the step with the values that its layouts leave: zero strides repeat one sample."""
-    x, grad = (
-        None if a is None else np.ascontiguousarray(a) for a in (step.given, step.given_grad)
+    grad = step.given_grad
+    return replace(
+        step,
+        x=np.ascontiguousarray(step.given),
+        grad_output=None if grad is None else np.ascontiguousarray(grad),
     )
-    return replace(step, x=x, grad_output=grad)

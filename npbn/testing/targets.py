@@ -67,7 +67,8 @@ def adapt(target: Any, name: str | None = None) -> Implementation:
             raise ValueError(f"{name} is no BatchNorm: expected one, such as npbn:BatchNorm1d")
         return npbn_implementation(target)
     if (adapter := adapter_of(target)) is not None:
-        return adapter.implementation(target)
+        adapted: Implementation = adapter.implementation(target)
+        return adapted
     if inspect.isclass(target):
         return class_implementation(target)
     return function_implementation(target)
@@ -96,7 +97,8 @@ def _model(name: str) -> Implementation:
             runtime, path = named, name.removeprefix(f"{named}:")
     try:
         adapter = importlib.import_module(f"npbn.testing.adapters.{runtime}")
-        return adapter.model_implementation(path)
+        found: Implementation = adapter.model_implementation(path)
+        return found
     except (Exception, SystemExit) as error:
         raise ValueError(f"cannot load {name!r}: {_in_a_line(error)}") from error
 

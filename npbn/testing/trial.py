@@ -4,6 +4,7 @@ import copy
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -55,7 +56,7 @@ class Run:
     worker: Worker
     seconds: float
     deadline: float
-    lost: Counter = field(default_factory=Counter)
+    lost: Counter[tuple[Any, ...]] = field(default_factory=Counter)
     known: set[str] = field(default_factory=set)
 
     def learn(self, wrong: str) -> None:
@@ -72,7 +73,7 @@ class Run:
         return None
 
 
-def kind(case: Case) -> tuple:
+def kind(case: Case) -> tuple[Any, ...]:
     """Return what a case has in common with others that may fare as it does."""
     modes = {(step.training, step.grad_output is not None) for step in case.steps}
     return (*sorted(modes), str(case.steps[0].x.dtype))

@@ -112,7 +112,7 @@ class Worker:
         """Start a process, load the target and make its first calls."""
         self.process = self.start()
         try:
-            described = self._exchange((self.target, self.convention), LOADING)
+            described: Described = self._exchange((self.target, self.convention), LOADING)
             self._exchange(Request(worker_process.know, (self.function,)), LOADING)
             if self.warm_up:
                 self._warm_up()
@@ -131,6 +131,7 @@ class Worker:
 
     def _exchange(self, message: object, seconds: float) -> Any:
         process = self.process
+        assert process is not None  # `_begin` has started it
         process.requests.put(message)
         try:
             kind, value = process.answers.get(timeout=seconds)
@@ -166,8 +167,8 @@ def _connected(
     end: Callable[[], None],
 ) -> _Process:
     """Return a process whose pipes a thread of this one serves: nothing here waits for a pipe."""
-    requests: queue.SimpleQueue = queue.SimpleQueue()
-    answers: queue.SimpleQueue = queue.SimpleQueue()
+    requests: queue.SimpleQueue[object] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
 
     def exchange() -> None:
         with to_worker, from_worker:
@@ -238,6 +239,8 @@ def _spawned() -> _Process:
         _kill_group(process.pid)
         process.kill()
 
+    assert process.stdin is not None  # both are pipes
+    assert process.stdout is not None
     return _connected(process.stdin, process.stdout, process.wait, end)
 
 

@@ -180,7 +180,7 @@ def warm_up(implementation: Implementation) -> None:
     for dtype in ("float32", "float64", "float16"):
         if dtype in unsupported:
             continue
-        vectors = {
+        vectors: dict[str, Any] = {
             name: rng.uniform(1, 2, 3).astype("float64" if dtype == "float64" else "float32")
             for name in VECTORS
         }
