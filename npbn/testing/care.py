@@ -1,4 +1,4 @@
-"""Checks of how an implementation treats memory that is not its own, other layers and threads."""
+"""Checks of how an implementation treats its caller's memory, other layers and threads."""
 
 import sys
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The suite: every behaviour tried on an implementation, and what was found."""
+"""The suite: try every behaviour on an implementation and report the results."""
 
 import time
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def check_batch_norm(
 ) -> ConformanceReport:
     """Try every behaviour of a BatchNorm on an implementation.
 
-    The target runs in a process of its own (:mod:`npbn.testing.worker`).
+    The target runs in a separate process (:mod:`npbn.testing.worker`).
 
     Parameters
     ----------

@@ -111,14 +111,14 @@ def _write_case(folder: Path, file: str, description: str, setup: Setup, step: S
 
 
 def _measures(setup: Setup, step: Step) -> list[str]:
-    """Leave "correct" out where a sum of squares overflows the dtype of the computation."""
+    """Return the measures, without "correct" where a sum of squares overflows."""
     largest = np.abs(step.x.astype(np.float64)).max(initial=0)
     overflows = 4 * step.x.size * largest**2 > np.finfo(setup.dtype).max
     return ["contract"] if overflows and (step.training or not setup.tracks) else list(MEASURES)
 
 
 def _representable(exact: np.ndarray | None, dtype: np.dtype) -> np.ndarray | None:
-    """Make infinities of what `dtype` cannot hold: there they are the right result."""
+    """Replace values beyond the range of `dtype` by infinities, which are correct there."""
     if exact is None:
         return None
     with np.errstate(over="ignore"):

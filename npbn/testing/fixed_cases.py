@@ -126,7 +126,7 @@ def _recipes() -> Iterator[Recipe]:
 
 
 def _describe(recipe: Recipe) -> str:
-    """Say in a line what a case is."""
+    """Return one line that describes a case."""
     shown: dict[str, float | None] = {"eps": recipe.eps}
     if recipe.tracked:
         shown["momentum"] = recipe.momentum

@@ -1,7 +1,7 @@
-"""BatchNorm in arithmetic that is exact, or so nearly that it makes no difference.
+"""BatchNorm in arithmetic that is exact, or nearly exact.
 
-Written to be obvious and to owe nothing to :mod:`npbn.functional`: one channel at a time, each
-equation as it stands in the paper [1]_. float16 and float32 inputs are computed in float64
+It is simple and independent of :mod:`npbn.functional`: it computes one channel at a time, with the
+equations of the paper [1]_. float16 and float32 inputs are computed in float64
 with exactly rounded sums (``math.fsum``); float64 inputs in decimal arithmetic of 60 digits,
 from the standard library, means in 800, so that equal values have no variance. (NumPy's long
 double is only double on some platforms.)
@@ -59,7 +59,7 @@ class Exact(NamedTuple):
 
 
 def step(setup: Setup, step: Step, convention: Convention = CONVENTIONS["pytorch"]) -> Exact:
-    """Return what a BatchNorm that is set up so should give for one step.
+    """Return the exact results of one step of a BatchNorm.
 
     `convention` says what momentum weighs and which variance is stored.
     """

@@ -1,4 +1,4 @@
-"""The process behind :mod:`npbn.testing.pipe`: one line goes in, one line comes back in time."""
+"""The process behind :mod:`npbn.testing.pipe`: each line sent is answered by one line."""
 
 import json
 import queue
@@ -20,7 +20,7 @@ class RefusedError(ValueError):
 class PipeError(BaseException):
     """The program did not answer as the protocol says, or not in time.
 
-    As SystemExit is no Exception, this is none: whoever expects a refusal has not got one.
+    It is no Exception, like SystemExit: a check that expects a refusal must not catch it.
     """
 
 
@@ -48,7 +48,7 @@ class Program:
             return self._ask(question, self.seconds)
 
     def greet(self) -> dict[str, Any]:
-        """Start the program; return what it says of itself."""
+        """Start the program and return its description of itself."""
         self.running = _Running(self.command)
         return self._ask({"request": "describe", "protocol": PROTOCOL}, STARTING)
 
@@ -100,7 +100,7 @@ class _Running:
         return line
 
     def _fate(self) -> str:
-        """Say how the program has ended, if it did."""
+        """Return how the program has ended, if it has."""
         try:
             status = self.process.wait(0.5)  # it may be about to
         except subprocess.TimeoutExpired:

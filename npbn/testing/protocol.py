@@ -1,4 +1,4 @@
-"""What an implementation has to look like to be checked, and adapters for what exists."""
+"""The protocol of an implementation to be checked, and adapters for classes and functions."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -86,8 +86,8 @@ class Implementation:
         Of :data:`CAPABILITIES`; behaviours that need them are reported as not supported.
     convention : str
         Of :data:`npbn.testing.conventions.CONVENTIONS`: what momentum weighs, which variance is
-        stored and which pass moves the running statistics. :attr:`Setup.momentum` is handed over
-        as it is; what is expected follows from the convention. Without `cumulative` there is no
+        stored and which pass moves the running statistics. :attr:`Setup.momentum` is passed
+        unchanged; what is expected follows from the convention. Without `cumulative` there is no
         ``momentum=None``, no counter and no refusal of one value per channel to be checked.
 
     Attributes
@@ -117,7 +117,7 @@ class Implementation:
         self.unsupported = frozenset((*unsupported, *absent))
 
     def takes(self, rank: int) -> bool:
-        """Tell whether inputs of this rank, or of a higher one, are supported.
+        """Return whether inputs of this rank, or of a higher one, are supported.
 
         Parameters
         ----------
@@ -211,7 +211,7 @@ def class_implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Implem
     of shape (C,) or None) and ``num_batches_tracked`` (an int). Then ``forward(x, training)``
     and ``backward(grad_output)`` are called as :class:`BatchNorm` describes. Attributes
     ``unsupported`` of the class, a tuple of :data:`CAPABILITIES`, and ``convention``, one of
-    :data:`npbn.testing.conventions.CONVENTIONS`, are heeded.
+    :data:`npbn.testing.conventions.CONVENTIONS`, are used.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Find what a target's name stands for, and how to check it.
+"""Find the object that a target's name refers to, and how to check it.
 
 ========================  =====================================================================
 ``package.module:object``  an :class:`~npbn.testing.protocol.Implementation`, a class or a
@@ -26,7 +26,7 @@ from npbn.testing.protocol import (
 
 
 def load_target(name: str) -> Implementation:
-    """Return the implementation that a name stands for.
+    """Return the implementation that a name refers to.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def _find(name: str) -> Any:
 
 
 def _model(name: str) -> Implementation:
-    """Return an ONNX model as an implementation, by the runtime that is named before it."""
+    """Return an ONNX model as an implementation, run by the runtime that its prefix names."""
     runtime, path = "onnxruntime", name
     for named in ("onnx", "onnxruntime"):
         if name.startswith(f"{named}:"):

@@ -1,4 +1,4 @@
-"""BatchNorm as a textbook writes it: right, short and slow, in small methods to override.
+"""BatchNorm as in a textbook: correct, short and slow, in small methods to override.
 
 It is a class of the plain protocol (:func:`npbn.testing.protocol.class_implementation`), and
 the correct one of which every class in :mod:`npbn.testing.mutants` gets one thing wrong.
@@ -13,7 +13,7 @@ Gradients = tuple[Array | None, Array | None, Array | None]
 
 
 class Cache(NamedTuple):
-    """What backward needs of the forward pass, in float64.
+    """What backward needs from the forward pass, in float64.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ class TextbookBatchNorm:
         return self.affine(x_hat).astype(x.dtype)
 
     def by_batch(self, training: bool) -> bool:
-        """Say whether the batch normalises, rather than the running statistics."""
+        """Return whether the batch normalises, rather than the running statistics."""
         return training or self.running_mean is None
 
     def refuse(self, x: Array, training: bool) -> None:
@@ -159,11 +159,11 @@ class TextbookBatchNorm:
     # -- running statistics -----------------------------------------------------------------
 
     def tracks(self, training: bool) -> bool:
-        """Say whether this pass updates the running statistics."""
+        """Return whether this pass updates the running statistics."""
         return training and self.running_mean is not None
 
     def track(self, values: Array) -> None:
-        """Count the batch and, unless it is empty, let its statistics in."""
+        """Count the batch and, unless it is empty, update the running statistics."""
         self.count_batch(values)
         if self.count(values) > 0:
             mean = self.mean(values)
@@ -174,7 +174,7 @@ class TextbookBatchNorm:
         self.num_batches_tracked += 1
 
     def stored_var(self, var: Array, values: Array) -> Array:
-        """Return the unbiased variance, which is the one that is kept."""
+        """Return the unbiased variance, which is the one stored."""
         return var * self.count(values) / (self.count(values) - 1)
 
     def factor(self) -> float:

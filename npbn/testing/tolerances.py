@@ -1,4 +1,4 @@
-"""How far a result may be from the exact one: two measures, both derived and neither tuned.
+"""The largest allowed error of a result: two measures, both derived.
 
 With eps the machine epsilon of the computation's dtype, n values a channel, x̂ the exact
 normalised input, std = sqrt(var + eps of BatchNorm), and "quantum" the smallest positive number
@@ -14,21 +14,21 @@ of the result's dtype, which underflow may lose.
 
 All of it is float64 arithmetic, which loses k = (min(n, 512) + log₂ n + 8) · 2⁻⁵³ of Σ|terms| in a
 sum (512 numbers one after the other, their sums in pairs, the roundings of a term): k of std in
-the mean, k in the variance, and of x̂ k · (1 + |x̂|). Beside eps, 2²⁹ · 2⁻⁵³, that is nothing, and
-what is left is the rounding at the end, eps / 2 of a result which is at most twice the largest
-of its terms. float16 is computed as float32 and rounded once more, eps / 2 of float16.
+the mean, k in the variance, and of x̂ k · (1 + |x̂|). This is negligible beside eps, 2²⁹ · 2⁻⁵³.
+What remains is the final rounding, eps / 2 of a result that is at most twice its largest term.
+float16 is computed as float32 and rounded once more, eps / 2 of float16.
 
-float64 has no bits to spare: k takes the place of eps, and |x̂| + 1 that of |x̂|, for the part of k
-that does not shrink with x̂. So the output may lose k · (|weight| · (|x̂| + 1) + |bias|). A gradient
-of the weight loses k in its sum and k / 2 · (|x̂| + 2) in each x̂, 2 k in all; the third term of
-grad_input, x̂ · grad_weight / n, loses that, and k / 2 · (|x̂| + 2) and k / 2 by its other factors,
-which is below 4 k.
+In float64, these errors are larger than eps: k replaces eps, and |x̂| + 1 replaces |x̂|, for the
+part of k that does not shrink with x̂. So the output may lose k · (|weight| · (|x̂| + 1) + |bias|).
+A gradient of the weight loses k in its sum and k / 2 · (|x̂| + 2) in each x̂, 2 k in all; the
+third term of grad_input, x̂ · grad_weight / n, loses that, and k / 2 · (|x̂| + 2) and k / 2 by its
+other factors, which is below 4 k.
 
 The range: k · |weight| counts in float32 too where |weight| exceeds 10⁶ · max(1, |bias|) and x is
 nearly the mean, which :func:`contract` does not allow for. In float64 Σ (x − mean)² has to be
 finite, which ends at |x − mean| of some 10¹⁵⁴ / √n; the strategies stay below both.
 
-:func:`correct` is what a right implementation may lose in straightforward arithmetic [1]_:
+:func:`correct` bounds the error of a correct implementation in straightforward arithmetic [1]_:
 
 - a sum of n numbers loses n eps / 2 of the sum of their magnitudes, and so the mean loses
   (n + 2) eps of M, M the largest magnitude among the inputs and the mean. Relative to the
@@ -101,12 +101,12 @@ def in_eps(setup: Setup, step: Step, exact: Exact, convention: Convention = PYTO
 
 
 def float64_unit(count: int) -> float:
-    """Return k, what the sums of a channel of float64 may lose."""
+    """Return k, the relative error of the sums of a float64 channel."""
     return (min(count, 512) + math.log2(max(count, 1)) + 8) * 2.0**-53
 
 
 def correct(setup: Setup, step: Step, exact: Exact, convention: Convention = PYTORCH) -> Tolerance:
-    """Return what a right implementation in straightforward arithmetic may lose."""
+    """Return the error bound of a correct implementation in straightforward arithmetic."""
     scale = _Scale(setup, step, exact, convention)
     unit = 2 * (scale.count + 8) * scale.eps
     kappa = 1 + scale.largest / scale.std

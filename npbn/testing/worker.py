@@ -1,4 +1,4 @@
-"""The process that a target runs in: whatever it does there, the check goes on.
+"""The process that a target runs in; the check continues whatever the target does.
 
 A target that is named (``"torch.nn:BatchNorm1d"``) is imported by a fresh interpreter, and so is
 an object that such an interpreter finds again by its module and name. Other objects (classes of
@@ -212,7 +212,7 @@ def _how_to_start(target: object) -> tuple[Callable[[], _Process], object]:
 
 
 def _finds_it(pickled: bytes) -> bool:
-    """Tell whether a fresh interpreter, which has this one's path, finds a pickled object again."""
+    """Return whether a fresh interpreter with the same path can load a pickled object."""
     code = "import pickle, sys; pickle.load(sys.stdin.buffer)"
     done = subprocess.run(
         [sys.executable, "-c", code], input=pickled, capture_output=True, env=_environment()
@@ -290,7 +290,7 @@ def _kill_group(pid: int) -> None:
 
 
 def _how_it_ended(status: int) -> str:
-    """Say what an exit status means."""
+    """Return what an exit status means, in words."""
     if status >= 0:
         return f"exit status {status}"
     with suppress(ValueError):
