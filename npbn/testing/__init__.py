@@ -1,7 +1,7 @@
 """An importable suite that checks any BatchNorm: oracle, cases, tolerances, conformance.
 
-NumPy alone will do for the textbook, conventions, replay, mutants and the check of gradients; the
-suite draws its cases with hypothesis (``pip install 'npbn[testing]'``). ``import npbn`` loads none
+The textbook, conventions, replay, mutants and the check of gradients need NumPy alone; the suite
+draws its cases with hypothesis (``pip install 'npbn[testing]'``). ``import npbn`` loads none
 of it.
 """
 

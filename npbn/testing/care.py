@@ -1,4 +1,4 @@
-"""Checks of how an implementation treats memory that is not its own, other layers and threads."""
+"""Checks of how an implementation treats its caller's memory, other layers and threads."""
 
 import sys
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ def inputs_unchanged(implementation: Implementation, case: Case) -> None:
         x, grad = step.given, step.given_grad
         layer.forward(x, step.training)
         _unless_same("forward wrote into its input", x, step.x)
-        if grad is not None:
+        if grad is not None and step.grad_output is not None:
             layer.backward(grad)
             _unless_same("backward wrote into grad_output", grad, step.grad_output)
             _unless_same("backward wrote into the input of forward", x, step.x)
@@ -49,7 +49,7 @@ def output_overwritten(implementation: Implementation, case: Case) -> None:
     y = layer.forward(step.given, step.training)
     if y.flags.writeable:
         y[...] = np.nan
-    found = dict(zip(GRADIENTS, layer.backward(step.given_grad), strict=True))
+    found = _gradients(layer, step)
     _unless_close("changed with the output array, which had been overwritten", found, expected)
 
 
@@ -61,7 +61,7 @@ def two_layers(implementation: Implementation, case: Case) -> None:
     found: dict[str, Any] = {"y": layer.forward(first.given, first.training).copy()}
     other.forward(3 * second.given + 1, second.training)
     if first.grad_output is not None:
-        found |= zip(GRADIENTS, layer.backward(first.given_grad), strict=True)
+        found |= _gradients(layer, first)
     _unless_close("changed when another layer ran in between", found, expected)
     # The same layer with another batch: backward goes through the latest forward.
     follow(implementation, case, PASSES, "correct")
@@ -91,9 +91,11 @@ def backward_twice(implementation: Implementation, case: Case) -> None:
     """Go backward a second time: an error, or the same gradients; then all is as before."""
     (step,) = case.steps
     layer = implementation.make(case.setup)
+    grad = step.given_grad
+    assert grad is not None
     expected = run_step(layer, step, reads_statistics=False).results
     try:
-        again = layer.backward(step.given_grad)
+        again = layer.backward(grad)
     except Exception:
         again = None
     if again is not None:
@@ -107,8 +109,15 @@ def _passes(layer: BatchNorm, step: Step) -> dict[str, Any]:
     """Return what both passes return, not copied."""
     results: dict[str, Any] = {"y": layer.forward(step.given, step.training)}
     if step.grad_output is not None:
-        results |= zip(GRADIENTS, layer.backward(step.given_grad), strict=True)
+        results |= _gradients(layer, step)
     return results
+
+
+def _gradients(layer: BatchNorm, step: Step) -> dict[str, Any]:
+    """Return what the backward pass of a step that has one returns, not copied."""
+    grad = step.given_grad
+    assert grad is not None
+    return dict(zip(GRADIENTS, layer.backward(grad), strict=True))
 
 
 def _unless_same(problem: str, array: np.ndarray, copy: np.ndarray) -> None:

@@ -1,10 +1,10 @@
-"""One BatchNorm to check: how it is set up, and the steps it takes."""
+"""One BatchNorm to check: its setup and its steps."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from npbn.testing.layouts import laid_out
+from npbn.testing.layouts import LAYOUTS, laid_out
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -28,7 +28,7 @@ class Setup:
     dtype : numpy.dtype
         Of all these arrays.
     layout : str
-        Of :data:`npbn.testing.layouts.VECTOR_LAYOUTS`: in which they are handed over.
+        Of :data:`npbn.testing.layouts.VECTOR_LAYOUTS`: the memory layout that they have.
     """
 
     num_features: int
@@ -47,6 +47,13 @@ class Setup:
         """Whether there are running statistics."""
         return self.running_mean is not None
 
+    @property
+    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Running mean and variance, where they are tracked."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        return self.running_mean, self.running_var
+
 
 @dataclass(frozen=True)
 class Step:
@@ -59,9 +66,9 @@ class Step:
     grad_output : ndarray, shape and dtype of x, or None
         Upstream gradient; None goes forward alone.
     layout, grad_layout : str
-        Of :data:`npbn.testing.layouts.LAYOUTS`: in which x and grad_output are handed over.
+        Of :data:`npbn.testing.layouts.LAYOUTS`: the memory layouts of x and grad_output.
     load : Setup or None
-        Whose weight, bias and running statistics take the place of the present ones first.
+        Weight, bias and running statistics that replace the present ones before the step.
     """
 
     x: np.ndarray
@@ -73,12 +80,12 @@ class Step:
 
     @property
     def given(self) -> np.ndarray:
-        """A copy of x to hand over."""
-        return laid_out(self.x, self.layout)
+        """A copy of x in its layout."""
+        return LAYOUTS[self.layout](self.x)
 
     @property
     def given_grad(self) -> np.ndarray | None:
-        """A copy of grad_output to hand over."""
+        """A copy of grad_output in its layout, or None."""
         return laid_out(self.grad_output, self.grad_layout)
 
 

@@ -1,4 +1,4 @@
-"""One case through an implementation, every result held against the oracle."""
+"""Run one case on an implementation and compare every result with the oracle."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from npbn.testing.protocol import BatchNorm, Implementation
 
 GRADIENTS = ("grad_input", "grad_weight", "grad_bias")
 RUNNING = ("running_mean", "running_var")
-# What every behaviour looks at beside its subject, unless it is known to be wrong already.
+# What every behaviour checks besides its subject, unless it is known to be wrong.
 STATE = (*RUNNING, "num_batches_tracked", "parameters")
 
 
@@ -32,7 +32,7 @@ class Errors(NamedTuple):
 
 
 def no_errors() -> Errors:
-    """Return what has been seen before anything has."""
+    """Return the errors of a check that has measured nothing."""
     return Errors({}, {}, {})
 
 
@@ -54,7 +54,7 @@ class ConformanceError(AssertionError):
 
 
 class Remark(Exception):  # noqa: N818 - it is no error
-    """An implementation did something that is worth to be known, and not wrong."""
+    """An implementation did something worth reporting that is not wrong."""
 
 
 class Found(NamedTuple):
@@ -78,20 +78,20 @@ def follow(
 ) -> Errors:
     """Take every step of a case; raise ConformanceError at the first result beyond its tolerance.
 
-    Every step is judged on its own: the oracle starts from the running statistics that the
-    implementation holds before it. What the implementation is given are copies.
+    Every step is checked separately: the oracle starts from the running statistics that the
+    implementation has before it. The implementation receives copies.
 
     Parameters
     ----------
     implementation : Implementation
     case : Case
     results : tuple of str
-        Which results to look at: fields of :class:`npbn.testing.tolerances.Tolerance`,
+        Which results to check: fields of :class:`npbn.testing.tolerances.Tolerance`,
         "num_batches_tracked" and "parameters".
     measure : {'correct', 'contract'}
         Whose tolerance raises; the errors are returned on both.
     """
-    layer = implementation.make(case.setup)
+    layer: Any = implementation.make(case.setup)  # `load` is optional
     setup, errors = case.setup, no_errors()
     for number, step in enumerate(case.steps, 1):
         if step.load is not None:
@@ -114,16 +114,14 @@ def take(
     measure: str,
     errors: Errors,
 ) -> Setup:
-    """Take one step and judge it; return the setup of the next one."""
+    """Run one step and check it; return the setup of the next one."""
     reads = setup.tracks and "running_statistics" not in implementation.unsupported
     found = run_step(layer, step, reads)
     exact = oracle.step(setup, step, implementation.convention)
     moves_late = implementation.convention.moves_in == "backward"
     if moves_late and step.grad_output is None and reads:
-        exact = exact._replace(
-            running_mean=setup.running_mean.astype(np.float64),
-            running_var=setup.running_var.astype(np.float64),
-        )
+        mean, var = (values.astype(np.float64) for values in setup.statistics)
+        exact = exact._replace(running_mean=mean, running_var=var)
     looked_at = [name for name in results if name in found.results and _has(setup, name)]
     for name in looked_at:
         dtype = step.x.dtype if name in ("y", "grad_input") else setup.dtype
@@ -151,8 +149,8 @@ def run_step(layer: BatchNorm, step: Step, reads_statistics: bool) -> Found:
     """Run forward and, with a grad_output, backward; return copies of what came."""
     results: dict[str, Any] = {"y": _copy(layer.forward(step.given, step.training))}
     between = _statistics(layer) if reads_statistics else {}
-    if step.grad_output is not None:
-        gradients = layer.backward(step.given_grad)
+    if (grad := step.given_grad) is not None:
+        gradients = layer.backward(grad)
         if not isinstance(gradients, tuple) or len(gradients) != 3:
             raise ConformanceError(f"backward returned no tuple of three: {kind_of(gradients)}")
         results |= zip(GRADIENTS, map(_copy, gradients), strict=True)
@@ -184,10 +182,10 @@ def _measure(
             ratio, at = _excess(value, expected, bound)
             record[name] = max(record.get(name, 0.0), ratio)
             if kind == measure and not ratio <= 1 and problem is None:
-                said = (
+                message = (
                     f"{name}{list(at)} is {value[at]}, should be {expected[at]} ± {bound[at]:.2g}"
                 )
-                problem = ConformanceError(said, errors, name)
+                problem = ConformanceError(message, errors, name)
     if problem is not None:
         raise problem
 
@@ -199,8 +197,8 @@ def _check_pass_that_moves(setup: Setup, found: Found, moves_late: bool) -> None
         if not np.array_equal(found.between[name], held, equal_nan=True):
             passes = "forward" if moves_late else "backward"
             other = "backward" if moves_late else "forward"
-            said = f"{passes} changed {name}, which {other} alone should do"
-            raise ConformanceError(said, result=name)
+            problem = f"{passes} changed {name}, which {other} alone should do"
+            raise ConformanceError(problem, result=name)
 
 
 def _check_parameters(setup: Setup, layer: BatchNorm) -> None:
@@ -212,7 +210,7 @@ def _check_parameters(setup: Setup, layer: BatchNorm) -> None:
 
 
 def _has(setup: Setup, name: str) -> bool:
-    """Tell whether there is a parameter for this gradient to belong to."""
+    """Return whether the layer has the parameter that a gradient belongs to."""
     vector = {"grad_weight": setup.weight, "grad_bias": setup.bias}.get(name, setup)
     return vector is not None
 
@@ -227,21 +225,21 @@ def _statistics(layer: BatchNorm) -> dict[str, Any]:
 
 def _check_form(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
     if not isinstance(array, np.ndarray):
-        said = f"should be an ndarray, got {kind_of(array)}"
+        problem = f"should be an ndarray, got {kind_of(array)}"
     elif array.shape != shape:
-        said = f"should have shape {shape}, got {array.shape}"
+        problem = f"should have shape {shape}, got {array.shape}"
     elif array.dtype != dtype:
-        said = f"should have dtype {dtype}, got {array.dtype}"
+        problem = f"should have dtype {dtype}, got {array.dtype}"
     else:
         return
-    raise ConformanceError(f"{name} {said}", result=name)
+    raise ConformanceError(f"{name} {problem}", result=name)
 
 
 def _check_counter(layer: BatchNorm, expected: int) -> None:
     counter = layer.num_batches_tracked
     if counter is None or int(counter) != expected:
-        said = f"num_batches_tracked is {counter!r}, should be {expected}"
-        raise ConformanceError(said, result="num_batches_tracked")
+        problem = f"num_batches_tracked is {counter!r}, should be {expected}"
+        raise ConformanceError(problem, result="num_batches_tracked")
 
 
 def kind_of(value: object) -> str:

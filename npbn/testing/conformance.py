@@ -1,13 +1,14 @@
-"""The suite: every behaviour tried on an implementation, and what was found."""
+"""The suite: try every behaviour on an implementation and report the results."""
 
 import time
 from collections.abc import Iterator
 from functools import partial
 
 from npbn.testing.behaviours import BEHAVIOURS, Behaviour
+from npbn.testing.case import Setup
 from npbn.testing.compare import STATE
 from npbn.testing.explain import explain
-from npbn.testing.protocol import CannotConstructError, Implementation
+from npbn.testing.protocol import BatchNorm, CannotConstructError, Implementation
 from npbn.testing.report import (
     FAILED,
     NOT_SUPPORTED,
@@ -36,7 +37,7 @@ def check_batch_norm(
 ) -> ConformanceReport:
     """Try every behaviour of a BatchNorm on an implementation.
 
-    The target runs in a process of its own (:mod:`npbn.testing.worker`).
+    The target runs in a separate process (:mod:`npbn.testing.worker`).
 
     Parameters
     ----------
@@ -77,8 +78,17 @@ def check_batch_norm(
     >>> report.correct, report.accurate
     (True, True)
     """
-    options = {"convention": convention, "seconds": seconds, "warm_up": warm_up, "limit": limit}
-    with Check(target, examples=examples, seed=seed, only=only, **options) as check:
+    check = Check(
+        target,
+        examples=examples,
+        seed=seed,
+        only=only,
+        convention=convention,
+        seconds=seconds,
+        warm_up=warm_up,
+        limit=limit,
+    )
+    with check:
         for _ in check:
             pass
         return check.report()
@@ -233,5 +243,5 @@ def _verdict(trial: Trial) -> str:
     return PASSED if trial.skipped is None else NOT_TRIED
 
 
-def _elsewhere(setup: object) -> None:
+def _elsewhere(setup: Setup) -> BatchNorm:
     raise NotImplementedError("the implementation is in the worker's process")

@@ -1,4 +1,4 @@
-"""What frameworks mean by a BatchNorm's arguments, and what they store: one entry each."""
+"""How each framework defines the arguments of BatchNorm and what it stores."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -180,7 +180,7 @@ CONVENTIONS: dict[str, Convention] = {
 
 
 def find_convention(given: str | Convention) -> Convention:
-    """Look a convention up by name.
+    """Look up a convention by name.
 
     Raises
     ------

@@ -83,13 +83,13 @@ def convert_running_var(
 
     With n = `count`, an unbiased variance is n / (n − 1) times the biased one, and so is an
     average of unbiased ones, whatever the momentum, **if n was the same in every batch** that
-    was averaged. With batches of different sizes each has its own factor and the average no
-    longer tells them apart: the result is then as good as n is typical.
+    was averaged. Batches of different sizes have different factors, which the average does
+    not keep: the result is then exact only up to the spread of n.
 
-    The average also holds what is left of the value it began with (1, in all of these
-    frameworks), which is the variance of no batch and is never multiplied. That is
+    The average also contains the rest of its initial value (1, in all of these frameworks),
+    which is the variance of no batch and is not multiplied. That is
     ``(1 − w)^steps`` with w the weight of the new value: nothing after a few hundred batches,
-    nothing with momentum None. Given as `initial`, it is left alone, and the conversion is
+    nothing with momentum None. Given as `initial`, it is not converted, and the conversion is
     exact, but for rounding, from the first step on.
 
     Parameters
@@ -97,12 +97,12 @@ def convert_running_var(
     running_var : array_like
         What the source stored.
     count : int or None
-        n: the values per channel of a batch, N · L or N · H · W; at least 2. None will do
+        n: the values per channel of a batch, N · L or N · H · W; at least 2. None is allowed
         where both store the same.
     source, target : str or Convention
         A key of :data:`CONVENTIONS`, or a convention of your own.
     initial : array_like, optional
-        What is left in `running_var` of the value it began with.
+        The rest of the initial value in `running_var`.
 
     Returns
     -------
@@ -142,8 +142,9 @@ def convert_running_var(
     up = target.stores == "unbiased"
     numerator, denominator = (count, count - 1) if up else (count - 1, count)
     with np.errstate(all="ignore"):
-        measured = given.astype(np.float64) - initial
-        return np.asarray(measured * (numerator / denominator) + initial).astype(dtype)
+        offset = np.asarray(initial)
+        measured = given.astype(np.float64) - offset
+        return np.asarray(measured * (numerator / denominator) + offset).astype(dtype)
 
 
 def convert(

@@ -1,8 +1,9 @@
-"""Say of wrong running statistics which other convention would make them right."""
+"""Find the other convention, if any, that explains wrong running statistics."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 from npbn.testing.compare import RUNNING
 from npbn.testing.convention_table import CONVENTIONS, Convention
@@ -15,17 +16,18 @@ TRIED = 10  # examples
 
 
 def explain(run: Run, results: Sequence[BehaviourResult], own: str, seed: int) -> str | None:
-    """Return in a line which convention the running statistics follow, if not their own.
+    """Return a line with the convention that explains the running statistics, or None.
 
     Each other combination of what momentum weighs, which variance is stored and which pass
-    moves the statistics is tried, those that differ in least first.
+    moves the statistics is tried, those with the fewest differences first.
     """
     if not any(result.correct == FAILED and result.wrong in RUNNING for result in results):
         return None
     expected = CONVENTIONS[own]
     run.known.clear()
     for values in sorted(itertools.product(*FIELDS.values()), key=lambda v: _differ(expected, v)):
-        other = replace(expected, **dict(zip(FIELDS, values, strict=True)))
+        changes: dict[str, Any] = dict(zip(FIELDS, values, strict=True))
+        other = replace(expected, **changes)
         if _differ(expected, values) == 0:
             continue
         trial = Trial(BY_NAME["running statistics"], run, "correct", other).run(TRIED, seed)
@@ -46,16 +48,16 @@ def _in_words(expected: Convention, other: Convention) -> str:
         "moves_in": f"moves the running statistics in {other.moves_in}",
     }
     differing = [name for name in sentences if getattr(expected, name) != getattr(other, name)]
-    said = " and ".join(sentences[name] for name in differing)
+    differences = " and ".join(sentences[name] for name in differing)
     alike = _those_with(other, FIELDS)
     if alike:
-        return f"it {said}, as {_listed(alike)}: --convention {alike[0]}"
+        return f"it {differences}, as {_listed(alike)}: --convention {alike[0]}"
     alike = _those_with(other, differing)
     as_others = f", as {_listed(alike)}" if alike else ""
-    return f"it {said}{as_others}; the rest is as in {expected.name}, and none has both"
+    return f"it {differences}{as_others}; the rest is as in {expected.name}, and none has both"
 
 
-def _those_with(convention: Convention, fields: Sequence[str]) -> list[str]:
+def _those_with(convention: Convention, fields: Collection[str]) -> list[str]:
     return [
         name
         for name, one in CONVENTIONS.items()

@@ -15,6 +15,7 @@ True
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ from npbn.testing.replay import ReplayResult, Verdict, replay_cases
 __all__ = ["ReplayResult", "Verdict", "export_cases", "replay_cases"]
 
 
-def export_cases(folder: str | os.PathLike) -> int:
+def export_cases(folder: str | os.PathLike[str]) -> int:
     """Write the fixed cases, each with its exact results and tolerances.
 
     The files are the same, byte for byte, at every call. ``README.txt`` describes them. The
@@ -94,7 +95,7 @@ def _write_case(folder: Path, file: str, description: str, setup: Setup, step: S
         num_batches_tracked_after=exact.num_batches_tracked,
         measures=_measures(setup, step),
     )
-    arrays = {"x": step.x, "grad_output": step.grad_output}
+    arrays: dict[str, Any] = {"x": step.x, "grad_output": step.grad_output}
     for name in ("weight", "bias", "running_mean", "running_var"):
         arrays[name] = getattr(setup, name)
     for name in RESULTS:
@@ -110,14 +111,14 @@ def _write_case(folder: Path, file: str, description: str, setup: Setup, step: S
 
 
 def _measures(setup: Setup, step: Step) -> list[str]:
-    """Leave "correct" out where a sum of squares overflows the dtype of the computation."""
+    """Return the measures, without "correct" where a sum of squares overflows."""
     largest = np.abs(step.x.astype(np.float64)).max(initial=0)
     overflows = 4 * step.x.size * largest**2 > np.finfo(setup.dtype).max
     return ["contract"] if overflows and (step.training or not setup.tracks) else list(MEASURES)
 
 
 def _representable(exact: np.ndarray | None, dtype: np.dtype) -> np.ndarray | None:
-    """Make infinities of what `dtype` cannot hold: there they are the right result."""
+    """Replace values beyond the range of `dtype` by infinities, which are correct there."""
     if exact is None:
         return None
     with np.errstate(over="ignore"):

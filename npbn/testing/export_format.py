@@ -86,7 +86,7 @@ in training leaves the running statistics alone and counts as a batch.
 
 @dataclass(frozen=True)
 class Entry:
-    """What the index says of a case; :data:`README_TEXT` describes the fields."""
+    """The entry of a case in the index; :data:`README_TEXT` describes the fields."""
 
     file: str
     sha256: str
@@ -156,7 +156,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 
 
 def write_index(folder: Path, version: str, entries: list[Entry]) -> None:
-    """Write the index, whole or not at all."""
+    """Write the index atomically."""
     head = {"format": FORMAT, "format_version": VERSION, "npbn_version": version}
     index = {**head, "cases": [asdict(entry) for entry in entries]}
     part = folder / (INDEX + ".part")
@@ -165,7 +165,7 @@ def write_index(folder: Path, version: str, entries: list[Entry]) -> None:
 
 
 def read_index(folder: Path) -> list[Entry]:
-    """Read the index and check each of its fields; DataError on anything amiss."""
+    """Read the index and check each of its fields; raise DataError on any error."""
     path = folder / INDEX
     if not folder.is_dir():
         what = "it is a file" if folder.exists() else "there is nothing of that name"
@@ -213,7 +213,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> str:
 
 
 def read_arrays(path: Path, entry: Entry) -> dict[str, np.ndarray]:
-    """Read a case's file, whose arrays have to be those that the index calls for."""
+    """Read a case's file, whose arrays have to be those that the index lists."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -242,14 +242,14 @@ def read_arrays(path: Path, entry: Entry) -> dict[str, np.ndarray]:
 
 
 def _array(where: str, data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    """Read a member; its header is compared before memory is taken for what it promises."""
+    """Read a member; its header is checked before memory is allocated."""
     stream, wanted = io.BytesIO(data), dtype.newbyteorder("<")
     size = math.prod(shape) * dtype.itemsize
     try:
         version = np.lib.format.read_magic(stream)
         header = np.lib.format.read_array_header_1_0(stream)
     except ValueError:
-        version = header = None
+        version, header = (0, 0), None
     start = stream.tell()
     if version != (1, 0) or header != (shape, False, wanted) or len(data) != start + size:
         raise DataError(f"{where} is not a {dtype.name} array of shape {shape} in C order")

@@ -7,6 +7,7 @@ these stay as they are, and promises nothing of its distributions.
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -71,8 +72,8 @@ def _recipes() -> Iterator[Recipe]:
 
     for dtype, shape, mode in itertools.product(DTYPES, SHAPES.values(), MODES):
         for weight, bias in AFFINE:
-            rest = {"weight": weight, "bias": bias, "eps": next(eps), "scale": next(scales)}
-            yield Recipe("options", shape, dtype, mode, **rest)
+            rest: dict[str, Any] = {"eps": next(eps), "scale": next(scales)}
+            yield Recipe("options", shape, dtype, mode, weight=weight, bias=bias, **rest)
         weight, bias = AFFINE[len(shape) - 2]
         yield Recipe("no statistics", shape, dtype, mode, tracked=False, weight=weight, bias=bias)
         if mode or len(shape) == 2:
@@ -125,8 +126,8 @@ def _recipes() -> Iterator[Recipe]:
 
 
 def _describe(recipe: Recipe) -> str:
-    """Say in a line what a case is."""
-    shown = {"eps": recipe.eps}
+    """Return one line that describes a case."""
+    shown: dict[str, float | None] = {"eps": recipe.eps}
     if recipe.tracked:
         shown["momentum"] = recipe.momentum
     if recipe.outlier is not None:
@@ -152,11 +153,13 @@ class _Stream:
     def uniform(self, *shape: int) -> np.ndarray:
         """Draw from [0, 1)."""
         raw = self.bits.random_raw(int(np.prod(shape, dtype=int)))
-        return (raw >> np.uint64(11)).reshape(shape) * 2.0**-53
+        drawn: np.ndarray = (raw >> np.uint64(11)).reshape(shape) * 2.0**-53
+        return drawn
 
     def noise(self, *shape: int) -> np.ndarray:
         """Draw sums of four uniform numbers, of mean 0 and standard deviation 1."""
-        return (self.uniform(4, *shape).sum(axis=0) - 2) * np.sqrt(3)
+        drawn: np.ndarray = (self.uniform(4, *shape).sum(axis=0) - 2) * np.sqrt(3)
+        return drawn
 
 
 def _draw(recipe: Recipe, stream: _Stream) -> tuple[Setup, Step]:
@@ -170,7 +173,8 @@ def _draw(recipe: Recipe, stream: _Stream) -> tuple[Setup, Step]:
 
     x = stream.noise(*shape) * recipe.std + (signs * recipe.mean).reshape(along)
     if recipe.outlier is not None:
-        x[(0, slice(None), *(0,) * (len(shape) - 2))] = recipe.outlier * signs
+        first: tuple[Any, ...] = (0, slice(None), *(0,) * (len(shape) - 2))
+        x[first] = recipe.outlier * signs
     if recipe.alternating:
         order = np.arange(x[:, 0].size).reshape(x[:, :1].shape)
         x = np.broadcast_to(np.where(order % 2, -1.0, 1.0), shape)

@@ -114,10 +114,10 @@ def numerical_gradient(f: Callable[[np.ndarray], float], x: np.ndarray, step: fl
 def _output(layer: Any, x: np.ndarray, name: str, changed: np.ndarray) -> np.ndarray:
     """Return the output of a copy of the layer with another input or parameter."""
     fresh = copy.deepcopy(layer)
-    if name == "input":
-        return fresh.forward(changed)
-    dict(fresh.named_parameters())[name].data[...] = changed
-    return fresh.forward(x.copy())
+    if name != "input":
+        dict(fresh.named_parameters())[name].data[...] = changed
+    y: np.ndarray = fresh.forward(changed if name == "input" else x.copy())
+    return y
 
 
 def _change(layer: Any, x: np.ndarray, grad_output: np.ndarray, y: np.ndarray) -> float:

@@ -10,7 +10,7 @@ def _flipped(x: np.ndarray) -> np.ndarray:
 
 
 def _read_only(x: np.ndarray) -> np.ndarray:
-    copy = x.copy()
+    copy: np.ndarray = x.copy()
     copy.flags.writeable = False
     return copy
 

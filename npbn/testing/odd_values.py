@@ -1,4 +1,4 @@
-"""Checks of batches that have to be refused, are empty, are constant, or hold NaN and infinity."""
+"""Checks with batches that must be refused, are empty or constant, or contain NaN or infinity."""
 
 from dataclasses import replace
 from typing import Any
@@ -22,12 +22,12 @@ EVERYTHING = ("y", *GRADIENTS, *STATE)
 
 
 def refuses_one_value(implementation: Implementation, case: Case) -> None:
-    """Offer one value a channel, which has no variance: an error in training."""
+    """Pass one value a channel, which has no variance: an error in training."""
     _refusal(implementation.make(case.setup), case.steps[0])
 
 
 def refusal_changes_nothing(implementation: Implementation, case: Case) -> None:
-    """Look at statistics and counter after a refused batch."""
+    """Check statistics and counter after a refused batch."""
     layer = implementation.make(case.setup)
     before = _state(layer)
     _refusal(layer, case.steps[0])
@@ -39,7 +39,7 @@ def refusal_changes_nothing(implementation: Implementation, case: Case) -> None:
 
 
 def empty_batch(implementation: Implementation, case: Case) -> None:
-    """Offer no values: an empty output, gradients of 0, and statistics as they were.
+    """Pass no values: an empty output, gradients of 0, and statistics as they were.
 
     NaN, the mean of nothing, is worth a remark and no error.
     """
@@ -57,7 +57,7 @@ def empty_batch(implementation: Implementation, case: Case) -> None:
 
 
 def constant_channels(implementation: Implementation, case: Case) -> None:
-    """Offer equal values, which have no deviation: the output is the bias to the bit, or 0."""
+    """Pass equal values, which have no deviation: the output is exactly the bias, or 0."""
     setup, (step,) = case.setup, case.steps
     y = implementation.make(setup).forward(step.given, step.training)
     bias = np.zeros(setup.num_features, y.dtype) if setup.bias is None else setup.bias
@@ -67,7 +67,7 @@ def constant_channels(implementation: Implementation, case: Case) -> None:
 
 
 def reach_the_output(implementation: Implementation, case: Case) -> None:
-    """Offer a NaN: its channel becomes NaN in training, the element alone in evaluation."""
+    """Pass a NaN: its channel becomes NaN in training, the element alone in evaluation."""
     (step,) = case.steps
     exact = oracle.step(case.setup, step).y  # of the finite original: what does not depend on it
     for odd in (np.nan, np.inf):
@@ -80,7 +80,7 @@ def reach_the_output(implementation: Implementation, case: Case) -> None:
 
 
 def reach_the_rest(implementation: Implementation, case: Case) -> None:
-    """Offer a NaN in x: it reaches what is computed of it, in its channel alone."""
+    """Pass a NaN in x: it reaches every result of its channel, and no other."""
     (step,) = case.steps
     reads = "running_statistics" not in implementation.unsupported
     exact = oracle.step(case.setup, step, implementation.convention)
@@ -107,7 +107,7 @@ def reach_the_rest(implementation: Implementation, case: Case) -> None:
 
 
 def reach_through_backward(implementation: Implementation, case: Case) -> None:
-    """Offer a NaN in grad_output: it reaches every gradient of its channel, and no other."""
+    """Pass a NaN in grad_output: it reaches every gradient of its channel, and no other."""
     (step,) = case.steps
     if step.grad_output is None:
         return
@@ -145,7 +145,7 @@ def _unless_untouched(
     if channel is not None:
         own[(channel,) if value.ndim == 1 else (slice(None), channel)] = True
     elif value.ndim > 1:
-        own.reshape(len(own), own.shape[1], -1)[0, 0, 0] = True
+        own.reshape(len(own), value.shape[1], -1)[0, 0, 0] = True
     scale = float(np.abs(exact).max(initial=0, where=~own)) + 1e-30
     off = ~(np.abs(value.astype(np.float64) - exact) <= 1e-2 * scale)  # NaN is off
     if (off & ~own).any():

@@ -1,7 +1,7 @@
-"""BatchNorm in arithmetic that is exact, or so nearly that it makes no difference.
+"""BatchNorm in arithmetic that is exact, or nearly exact.
 
-Written to be obvious and to owe nothing to :mod:`npbn.functional`: one channel at a time, each
-equation as it stands in the paper [1]_. float16 and float32 inputs are computed in float64
+It is simple and independent of :mod:`npbn.functional`: it computes one channel at a time, with the
+equations of the paper [1]_. float16 and float32 inputs are computed in float64
 with exactly rounded sums (``math.fsum``); float64 inputs in decimal arithmetic of 60 digits,
 from the standard library, means in 800, so that equal values have no variance. (NumPy's long
 double is only double on some platforms.)
@@ -59,7 +59,7 @@ class Exact(NamedTuple):
 
 
 def step(setup: Setup, step: Step, convention: Convention = CONVENTIONS["pytorch"]) -> Exact:
-    """Return what a BatchNorm that is set up so should give for one step.
+    """Return the exact results of one step of a BatchNorm.
 
     `convention` says what momentum weighs and which variance is stored.
     """
@@ -80,7 +80,7 @@ def step(setup: Setup, step: Step, convention: Convention = CONVENTIONS["pytorch
             if by_batch:
                 mean, var = batch_statistics(x)
             else:
-                mean, var = number(setup.running_mean[c]), number(setup.running_var[c])
+                mean, var = (number(values[c]) for values in setup.statistics)
             std = (var + eps) ** number(0.5)
             x_hat = (x - mean) / std
             channels["mean"].append(mean)
@@ -94,7 +94,7 @@ def step(setup: Setup, step: Step, convention: Convention = CONVENTIONS["pytorch
                 else:
                     new = convention.weight_of_new(number(setup.momentum))
                 stored = var if convention.stores == "biased" else var * count / (count - 1)
-                old_mean, old_var = number(setup.running_mean[c]), number(setup.running_var[c])
+                old_mean, old_var = (number(values[c]) for values in setup.statistics)
                 channels["running_mean"].append((1 - new) * old_mean + new * mean)
                 channels["running_var"].append((1 - new) * old_var + new * stored)
 
@@ -110,10 +110,12 @@ def step(setup: Setup, step: Step, convention: Convention = CONVENTIONS["pytorch
                 channels["grad_weight"].append(grad_weight)
                 channels["grad_input"].append(grad_input)
 
-        rounded = {name: _rounded(name, values, shape) for name, values in channels.items()}
+        rounded: dict[str, Any] = {
+            name: _rounded(name, values, shape) for name, values in channels.items()
+        }
     if setup.tracks and not (updates and count):
-        rounded["running_mean"] = setup.running_mean.astype(np.float64)
-        rounded["running_var"] = setup.running_var.astype(np.float64)
+        for name, values in zip(("running_mean", "running_var"), setup.statistics, strict=True):
+            rounded[name] = values.astype(np.float64)
     return Exact(**{**rounded, "num_batches_tracked": tracked})
 
 

@@ -100,7 +100,7 @@ class _Layer:
         self.running_mean, self.running_var = setup.running_mean, setup.running_var
 
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
-        """Take the step without a gradient; keep what backward has to send again."""
+        """Run the step without a gradient; keep what backward has to send again."""
         setup = self.setup
         self.question = {
             "request": "step",
@@ -124,7 +124,7 @@ class _Layer:
         return y
 
     def backward(self, grad_output: np.ndarray) -> Gradients:
-        """Take the same step again, with a gradient."""
+        """Run the same step again, with a gradient."""
         answer = self.program.ask({**self.question, "grad_output": encode(grad_output)})
         weight, bias = self.setup.weight, self.setup.bias
         return (
@@ -135,7 +135,7 @@ class _Layer:
 
 
 def encode(array: np.ndarray | None) -> dict[str, Any] | None:
-    """Return an array as the protocol has it."""
+    """Return an array in the form of the protocol."""
     if array is None:
         return None
     array = np.asarray(array)

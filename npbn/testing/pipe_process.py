@@ -1,4 +1,4 @@
-"""The process behind :mod:`npbn.testing.pipe`: one line goes in, one line comes back in time."""
+"""The process behind :mod:`npbn.testing.pipe`: each line sent is answered by one line."""
 
 import json
 import queue
@@ -20,7 +20,7 @@ class RefusedError(ValueError):
 class PipeError(BaseException):
     """The program did not answer as the protocol says, or not in time.
 
-    As SystemExit is no Exception, this is none: whoever expects a refusal has not got one.
+    It is no Exception, like SystemExit: a check that expects a refusal must not catch it.
     """
 
 
@@ -48,11 +48,12 @@ class Program:
             return self._ask(question, self.seconds)
 
     def greet(self) -> dict[str, Any]:
-        """Start the program; return what it says of itself."""
+        """Start the program and return its description of itself."""
         self.running = _Running(self.command)
         return self._ask({"request": "describe", "protocol": PROTOCOL}, STARTING)
 
     def _ask(self, question: dict[str, Any], seconds: float) -> dict[str, Any]:
+        assert self.running is not None  # `ask` and `greet` have started it
         try:
             line = self.running.exchange(json.dumps(question, allow_nan=False), seconds)
             answer = _object(line)
@@ -65,8 +66,9 @@ class Program:
 
     def end(self) -> None:
         """End the program."""
-        self.running.end()
-        self.running = None
+        if self.running is not None:
+            self.running.end()
+            self.running = None
 
 
 class _Running:
@@ -98,7 +100,7 @@ class _Running:
         return line
 
     def _fate(self) -> str:
-        """Say how the program has ended, if it did."""
+        """Return how the program has ended, if it has."""
         try:
             status = self.process.wait(0.5)  # it may be about to
         except subprocess.TimeoutExpired:
@@ -112,14 +114,17 @@ def _serve(
     answers: "queue.SimpleQueue[str]",
 ) -> None:
     """Write each question and read the line that answers, "" if there is none; then close."""
+    to_program, from_program = process.stdin, process.stdout
+    assert to_program is not None  # both are pipes
+    assert from_program is not None
     while (question := questions.get()) is not None:
         try:
-            process.stdin.write(question + "\n")
-            process.stdin.flush()
-            answers.put(process.stdout.readline(LONGEST))
+            to_program.write(question + "\n")
+            to_program.flush()
+            answers.put(from_program.readline(LONGEST))
         except OSError:  # it has closed its end
             answers.put("")
-    for stream in (process.stdin, process.stdout):
+    for stream in (to_program, from_program):
         with suppress(OSError):
             stream.close()
 

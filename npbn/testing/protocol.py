@@ -1,4 +1,4 @@
-"""What an implementation has to look like to be checked, and adapters for what exists."""
+"""The protocol of an implementation to be checked, and adapters for classes and functions."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -86,8 +86,8 @@ class Implementation:
         Of :data:`CAPABILITIES`; behaviours that need them are reported as not supported.
     convention : str
         Of :data:`npbn.testing.conventions.CONVENTIONS`: what momentum weighs, which variance is
-        stored and which pass moves the running statistics. :attr:`Setup.momentum` is handed over
-        as it is; what is expected follows from the convention. Without `cumulative` there is no
+        stored and which pass moves the running statistics. :attr:`Setup.momentum` is passed
+        unchanged; what is expected follows from the convention. Without `cumulative` there is no
         ``momentum=None``, no counter and no refusal of one value per channel to be checked.
 
     Attributes
@@ -117,7 +117,7 @@ class Implementation:
         self.unsupported = frozenset((*unsupported, *absent))
 
     def takes(self, rank: int) -> bool:
-        """Tell whether inputs of this rank, or of a higher one, are supported.
+        """Return whether inputs of this rank, or of a higher one, are supported.
 
         Parameters
         ----------
@@ -211,7 +211,7 @@ def class_implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Implem
     of shape (C,) or None) and ``num_batches_tracked`` (an int). Then ``forward(x, training)``
     and ``backward(grad_output)`` are called as :class:`BatchNorm` describes. Attributes
     ``unsupported`` of the class, a tuple of :data:`CAPABILITIES`, and ``convention``, one of
-    :data:`npbn.testing.conventions.CONVENTIONS`, are heeded.
+    :data:`npbn.testing.conventions.CONVENTIONS`, are used.
 
     Parameters
     ----------
@@ -265,6 +265,11 @@ def function_implementation(
     """
 
     class Layer:
+        weight: np.ndarray | None
+        bias: np.ndarray | None
+        running_mean: np.ndarray | None
+        running_var: np.ndarray | None
+
         def __init__(self, setup: Setup):
             self.setup = setup
             self.num_batches_tracked = None
@@ -287,7 +292,7 @@ def function_implementation(
     return Implementation(Layer, name, (*unsupported, *missing))
 
 
-def npbn_implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Implementation:
+def npbn_implementation(cls: Any, unsupported: tuple[str, ...] = ()) -> Implementation:
     """Check a BatchNorm module of npbn (or one that is made and behaves as they do).
 
     Parameters
@@ -330,7 +335,8 @@ def npbn_implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Impleme
         num_batches_tracked = property(lambda self: self.module.num_batches_tracked)
 
         def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
-            return self.module.train(training)(x)
+            y: np.ndarray = self.module.train(training)(x)
+            return y
 
         def backward(self, grad_output: np.ndarray) -> Gradients:
             self.module.zero_grad()

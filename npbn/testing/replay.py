@@ -18,7 +18,7 @@ from npbn.testing.worker_process import in_words
 
 
 class Verdict(NamedTuple):
-    """What one measure says of one case.
+    """The result of one measure on one case.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """What an implementation did on one case.
+    """The result of an implementation on one case.
 
     Attributes
     ----------
@@ -76,8 +76,8 @@ class ReplayReport:
             verdicts = [getattr(result, measure) for result in self.results]
             counts = Counter(verdict.status for verdict in verdicts)
             worst = max((verdict.worst or 0.0 for verdict in verdicts), default=0.0)
-            said = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
-            lines.append(f"{measure}: {said}; largest error {worst:.3g} of its tolerance")
+            summary = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+            lines.append(f"{measure}: {summary}; largest error {worst:.3g} of its tolerance")
         for result in self.results:
             if result.correct.status == "failed":
                 lines.append(f"{result.name} ({result.description}): {result.correct.text}")
@@ -87,9 +87,9 @@ class ReplayReport:
 
 
 def replay_cases(
-    folder: str | os.PathLike, target: object, seconds: float = 10.0
+    folder: str | os.PathLike[str], target: object, seconds: float = 10.0
 ) -> list[ReplayResult]:
-    """Check an implementation on exported cases, in a process of its own.
+    """Check an implementation on exported cases, in a separate process.
 
     Whatever it does (raise, return None, a wrong shape or dtype, NaN, end the process, not
     return), the case has failed, with a text that says why, and the replay goes on.
@@ -135,7 +135,7 @@ def replay_cases(
 
 
 class _WrongError(Exception):
-    """The implementation did what no tolerance covers."""
+    """The implementation failed in a way that no tolerance measures."""
 
 
 def _replay(
@@ -175,11 +175,13 @@ def _run(
     entry: Entry, arrays: dict[str, np.ndarray], implementation: Implementation
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the results by name, and the capabilities for lack of which some are left out."""
+    names = ("weight", "bias", "running_mean", "running_var")
+    vectors: dict[str, Any] = {name: arrays.get(name) for name in names}
     setup = Setup(
         entry.shape[1],
         entry.eps,
         entry.momentum,
-        **{name: arrays.get(name) for name in ("weight", "bias", "running_mean", "running_var")},
+        **vectors,
         num_batches_tracked=entry.num_batches_tracked_before,
         dtype=np.dtype(entry.parameter_dtype),
     )

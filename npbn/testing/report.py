@@ -1,4 +1,4 @@
-"""What a check found: by behaviour, as a table and as JSON."""
+"""The results of a check by behaviour, as a table and as JSON."""
 
 import json
 import math
@@ -19,7 +19,7 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class BehaviourResult:
-    """What was found of one behaviour.
+    """The result of one behaviour.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class BehaviourResult:
 
     @property
     def worst(self) -> dict[str, float]:
-        """The largest errors of y, gradients and statistics, as far as there are any."""
+        """The largest errors of y, gradients and statistics that were measured."""
         return {
             group: max(self.errors[name] for name in names if name in self.errors)
             for group, names in GROUPS.items()
@@ -147,7 +147,7 @@ class ConformanceReport:
         return "\n".join([self.header(), *map(row, self.results), self.summary()])
 
     def header(self) -> str:
-        """Return what stands above the behaviours.
+        """Return the lines above the behaviours.
 
         Returns
         -------
@@ -163,7 +163,7 @@ class ConformanceReport:
         return f"{title}\n\n{' ' * (WIDTH + 32)}  largest errors / eps\n{named}"
 
     def summary(self) -> str:
-        """Return what stands below the behaviours.
+        """Return the lines below the behaviours.
 
         Returns
         -------
@@ -290,7 +290,7 @@ def _array(array: np.ndarray) -> str:
 
 
 def _plain(value: object) -> object:
-    """Return what JSON can hold: null for infinity and NaN."""
+    """Return a value that JSON can represent: null for infinity and NaN."""
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):

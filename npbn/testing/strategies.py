@@ -7,6 +7,7 @@ gradient is always drawn: an all-ones one hides every mistake in the input's gra
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -30,7 +31,7 @@ def constant(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def outlier(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Return normal values, of which one sample's, the first one's or any, are enormous."""
+    """Return normal values with outliers in one sample, the first or any."""
     x = rng.normal(size=shape)
     x[rng.integers(len(x)) if rng.random() < 0.5 else 0] *= 10.0 ** rng.integers(3, 30)
     return x
@@ -44,7 +45,7 @@ def alternating(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def trending(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Return normal values with a trend over all axes: no part of them stands for the whole."""
+    """Return normal values with a trend over all axes: no part is representative of the whole."""
     trend = sum(
         np.linspace(-2, 2, n).reshape(-1, *(1,) * (len(shape) - 1 - axis)) * (axis != 1)
         for axis, n in enumerate(shape)
@@ -82,7 +83,7 @@ def odd_sizes(
 
 
 def held(*numbers: float) -> tuple[float, ...]:
-    """Return numbers as float32 holds them: formats such as ONNX keep eps and momentum in it."""
+    """Return numbers rounded to float32: formats such as ONNX keep eps and momentum in it."""
     return tuple(float(np.float32(number)) for number in numbers)
 
 
@@ -124,7 +125,7 @@ def cases(
     values : callable
         Generator and shape to values.
     ratios : sequence of float
-        |mean| / std at most: each channel has a mean of its own.
+        |mean| / std at most: each channel has its own mean.
     scales : sequence of float
     affine : sequence of pairs of bool
         Whether there is a weight, and a bias.
@@ -141,7 +142,7 @@ def cases(
     backward : bool
         Whether every step goes backward too.
     varying : bool
-        Whether each step has a shape of its own.
+        Whether each step has another shape.
     loads : bool
         Whether each step but the first begins with other weights and statistics.
     """
@@ -195,7 +196,7 @@ def _with_vectors(
     wanted: tuple[bool, bool, bool],
     zero_weights: bool,
 ) -> Setup:
-    """Draw weight, bias and running statistics; `wanted` says which of them there are."""
+    """Draw weight, bias and running statistics; `wanted` says which are present."""
     channels, largest = setup.num_features, float(np.finfo(setup.dtype).max)
     weight = rng.uniform(0.5, 2, channels) * rng.choice([-1, 1], channels)
     if zero_weights:
@@ -209,12 +210,15 @@ def _with_vectors(
         numbers.clip(-largest, largest).astype(setup.dtype) if present else None
         for numbers, present in zip((weight, bias, mean, var), there, strict=True)
     )
-    return replace(setup, **dict(zip(VECTORS, drawn, strict=True)))
+    vectors: dict[str, Any] = dict(zip(VECTORS, drawn, strict=True))
+    return replace(setup, **vectors)
 
 
 def _laid_out(step: Step) -> Step:
-    """Return the step with the values that its layouts leave: zero strides repeat one sample."""
-    x, grad = (
-        None if a is None else np.ascontiguousarray(a) for a in (step.given, step.given_grad)
+    """Return the step with the values that its layouts give: zero strides repeat one sample."""
+    grad = step.given_grad
+    return replace(
+        step,
+        x=np.ascontiguousarray(step.given),
+        grad_output=None if grad is None else np.ascontiguousarray(grad),
     )
-    return replace(step, x=x, grad_output=grad)

@@ -1,4 +1,4 @@
-"""Find what a target's name stands for, and how to check it.
+"""Find the object that a target's name refers to, and how to check it.
 
 ========================  =====================================================================
 ``package.module:object``  an :class:`~npbn.testing.protocol.Implementation`, a class or a
@@ -26,7 +26,7 @@ from npbn.testing.protocol import (
 
 
 def load_target(name: str) -> Implementation:
-    """Return the implementation that a name stands for.
+    """Return the implementation that a name refers to.
 
     Parameters
     ----------
@@ -67,7 +67,8 @@ def adapt(target: Any, name: str | None = None) -> Implementation:
             raise ValueError(f"{name} is no BatchNorm: expected one, such as npbn:BatchNorm1d")
         return npbn_implementation(target)
     if (adapter := adapter_of(target)) is not None:
-        return adapter.implementation(target)
+        adapted: Implementation = adapter.implementation(target)
+        return adapted
     if inspect.isclass(target):
         return class_implementation(target)
     return function_implementation(target)
@@ -89,14 +90,15 @@ def _find(name: str) -> Any:
 
 
 def _model(name: str) -> Implementation:
-    """Return an ONNX model as an implementation, by the runtime that is named before it."""
+    """Return an ONNX model as an implementation, run by the runtime that its prefix names."""
     runtime, path = "onnxruntime", name
     for named in ("onnx", "onnxruntime"):
         if name.startswith(f"{named}:"):
             runtime, path = named, name.removeprefix(f"{named}:")
     try:
         adapter = importlib.import_module(f"npbn.testing.adapters.{runtime}")
-        return adapter.model_implementation(path)
+        found: Implementation = adapter.model_implementation(path)
+        return found
     except (Exception, SystemExit) as error:
         raise ValueError(f"cannot load {name!r}: {_in_a_line(error)}") from error
 

@@ -1,18 +1,19 @@
-"""BatchNorm as a textbook writes it: right, short and slow, in small methods to override.
+"""BatchNorm as in a textbook: correct, short and slow, in small methods to override.
 
 It is a class of the plain protocol (:func:`npbn.testing.protocol.class_implementation`), and
 the correct one of which every class in :mod:`npbn.testing.mutants` gets one thing wrong.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
+Array = np.ndarray
+Gradients = tuple[Array | None, Array | None, Array | None]
 
 
 class Cache(NamedTuple):
-    """What backward needs of the forward pass, in float64.
+    """What backward needs from the forward pass, in float64.
 
     Attributes
     ----------
@@ -24,10 +25,10 @@ class Cache(NamedTuple):
     """
 
     by_batch: bool
-    mean: np.ndarray
-    var: np.ndarray
-    rstd: np.ndarray
-    x_hat: np.ndarray
+    mean: Array
+    var: Array
+    rstd: Array
+    x_hat: Array
 
 
 class TextbookBatchNorm:
@@ -68,22 +69,23 @@ class TextbookBatchNorm:
     array([-0.125, -0.125, -0.125,  0.375])
     """
 
-    cache: Cache | None = None
+    # None until the first forward pass, and no backward pass comes before it: not optional.
+    cache: Cache = None  # type: ignore[assignment]
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1):
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
-        self.weight: np.ndarray | None = np.ones(num_features, np.float32)
-        self.bias: np.ndarray | None = np.zeros(num_features, np.float32)
-        self.running_mean: np.ndarray | None = np.zeros(num_features, np.float32)
-        self.running_var: np.ndarray | None = np.ones(num_features, np.float32)
-        self.num_batches_tracked: int | None = 0
+        self.weight: Array | None = np.ones(num_features, np.float32)
+        self.bias: Array | None = np.zeros(num_features, np.float32)
+        self.running_mean: Array | None = np.zeros(num_features, np.float32)
+        self.running_var: Array | None = np.ones(num_features, np.float32)
+        self.num_batches_tracked: Any = 0  # or None: nothing is tracked
 
     # -- forward ----------------------------------------------------------------------------
 
     @np.errstate(all="ignore")
-    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
+    def forward(self, x: Array, training: bool) -> Array:
         """Return the output, of the shape and dtype of `x`, shape (N, C, ...).
 
         Raises
@@ -102,46 +104,50 @@ class TextbookBatchNorm:
         return self.affine(x_hat).astype(x.dtype)
 
     def by_batch(self, training: bool) -> bool:
-        """Say whether the batch normalises, rather than the running statistics."""
+        """Return whether the batch normalises, rather than the running statistics."""
         return training or self.running_mean is None
 
-    def refuse(self, x: np.ndarray, training: bool) -> None:
+    def refuse(self, x: Array, training: bool) -> None:
         """Raise ValueError for a batch that has no variance."""
         if self.by_batch(training) and self.count(x) == 1:
             raise ValueError("expected more than 1 value per channel to normalise by")
 
-    def working(self, x: np.ndarray) -> np.ndarray:
+    def working(self, x: Array) -> Array:
         """Return a copy in the dtype to compute in."""
         return x.astype(np.float64)
 
-    def statistics(self, values: np.ndarray, training: bool) -> tuple[np.ndarray, np.ndarray]:
+    def statistics(self, values: Array, training: bool) -> tuple[Array, Array]:
         """Return the mean and variance that normalise, shape (C,)."""
         if self.by_batch(training):
             mean = self.mean(values)
             return mean, self.var(values, mean)
+        assert self.running_mean is not None
+        assert self.running_var is not None
         return self.running_mean.astype(np.float64), self.running_var.astype(np.float64)
 
-    def count(self, values: np.ndarray) -> int:
+    def count(self, values: Array) -> int:
         """Return the number of values per channel, N·L."""
-        return values.size // values.shape[1]
+        channels: int = values.shape[1]
+        return values.size // channels
 
-    def total(self, values: np.ndarray) -> np.ndarray:
+    def total(self, values: Array) -> Array:
         """Return the sum of each channel, shape (C,)."""
-        return values.sum(axis=(0, *range(2, values.ndim)))
+        total: Array = values.sum(axis=(0, *range(2, values.ndim)))
+        return total
 
-    def mean(self, values: np.ndarray) -> np.ndarray:
+    def mean(self, values: Array) -> Array:
         """Return the mean of each channel, shape (C,); NaN of an empty batch."""
         return self.total(values) / self.count(values)
 
-    def var(self, values: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    def var(self, values: Array, mean: Array) -> Array:
         """Return the biased variance of each channel, shape (C,)."""
         return self.mean((values - along(mean, values)) ** 2)
 
-    def rstd(self, var: np.ndarray) -> np.ndarray:
+    def rstd(self, var: Array) -> Array:
         """Return 1 / sqrt(var + eps)."""
         return 1 / np.sqrt(var + self.eps)
 
-    def affine(self, x_hat: np.ndarray) -> np.ndarray:
+    def affine(self, x_hat: Array) -> Array:
         """Return x̂ · weight + bias."""
         y = x_hat
         if self.weight is not None:
@@ -153,34 +159,36 @@ class TextbookBatchNorm:
     # -- running statistics -----------------------------------------------------------------
 
     def tracks(self, training: bool) -> bool:
-        """Say whether this pass updates the running statistics."""
+        """Return whether this pass updates the running statistics."""
         return training and self.running_mean is not None
 
-    def track(self, values: np.ndarray) -> None:
-        """Count the batch and, unless it is empty, let its statistics in."""
+    def track(self, values: Array) -> None:
+        """Count the batch and, unless it is empty, update the running statistics."""
         self.count_batch(values)
         if self.count(values) > 0:
             mean = self.mean(values)
             self.update(mean, self.stored_var(self.var(values, mean), values))
 
-    def count_batch(self, values: np.ndarray) -> None:
+    def count_batch(self, values: Array) -> None:
         """Add one to the batches seen."""
         self.num_batches_tracked += 1
 
-    def stored_var(self, var: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Return the unbiased variance, which is the one that is kept."""
+    def stored_var(self, var: Array, values: Array) -> Array:
+        """Return the unbiased variance, which is the one stored."""
         return var * self.count(values) / (self.count(values) - 1)
 
     def factor(self) -> float:
         """Return the weight of the new value."""
         return 1 / self.num_batches_tracked if self.momentum is None else self.momentum
 
-    def update(self, mean: np.ndarray, var: np.ndarray) -> None:
+    def update(self, mean: Array, var: Array) -> None:
         """Move the running statistics towards the batch's."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
         self.running_mean = self.mix(self.running_mean, mean, self.factor())
         self.running_var = self.mix(self.running_var, var, self.factor())
 
-    def mix(self, old: np.ndarray, new: np.ndarray, factor: float) -> np.ndarray:
+    def mix(self, old: Array, new: Array, factor: float) -> Array:
         """Return (1 − factor) · old + factor · new in the dtype of `old`."""
         return ((1 - factor) * old.astype(np.float64) + factor * new).astype(old.dtype)
 
@@ -191,7 +199,7 @@ class TextbookBatchNorm:
         self.cache = cache
 
     @np.errstate(all="ignore")
-    def backward(self, grad_output: np.ndarray) -> Gradients:
+    def backward(self, grad_output: Array) -> Gradients:
         """Return the gradients of input, weight and bias (None where there is none)."""
         g, cache = self.working(grad_output), self.cache
         grad_input = self.input_gradient(g, cache).astype(grad_output.dtype)
@@ -202,7 +210,7 @@ class TextbookBatchNorm:
             grad_bias = self.bias_gradient(g).astype(self.bias.dtype)
         return grad_input, grad_weight, grad_bias
 
-    def input_gradient(self, g: np.ndarray, cache: Cache) -> np.ndarray:
+    def input_gradient(self, g: Array, cache: Cache) -> Array:
         """Return weight · rstd · (g − mean(g) − x̂ · mean(g · x̂)); in evaluation weight · rstd · g.
 
         The second term is what reaches the input through the mean, the third through the variance.
@@ -210,33 +218,35 @@ class TextbookBatchNorm:
         inner = g
         if cache.by_batch:
             inner = g - self.mean_term(g) - self.var_term(g, cache)
-        return inner * along(self.scale(cache), g)
+        grad: Array = inner * along(self.scale(cache), g)
+        return grad
 
-    def scale(self, cache: Cache) -> np.ndarray:
+    def scale(self, cache: Cache) -> Array:
         """Return weight · rstd."""
         return cache.rstd if self.weight is None else cache.rstd * self.weight
 
-    def mean_term(self, g: np.ndarray) -> np.ndarray:
+    def mean_term(self, g: Array) -> Array | float:
         """Return mean(g)."""
         return along(self.total(g) / self.divisor(g), g)
 
-    def var_term(self, g: np.ndarray, cache: Cache) -> np.ndarray:
+    def var_term(self, g: Array, cache: Cache) -> Array | float:
         """Return x̂ · mean(g · x̂)."""
-        return cache.x_hat * along(self.total(g * cache.x_hat) / self.divisor(g), g)
+        term: Array = cache.x_hat * along(self.total(g * cache.x_hat) / self.divisor(g), g)
+        return term
 
-    def divisor(self, g: np.ndarray) -> int:
+    def divisor(self, g: Array) -> int:
         """Return what the means of backward divide by."""
         return self.count(g)
 
-    def weight_gradient(self, g: np.ndarray, cache: Cache) -> np.ndarray:
+    def weight_gradient(self, g: Array, cache: Cache) -> Array:
         """Return Σ g · x̂ of each channel."""
         return self.total(g * cache.x_hat)
 
-    def bias_gradient(self, g: np.ndarray) -> np.ndarray:
+    def bias_gradient(self, g: Array) -> Array:
         """Return Σ g of each channel."""
         return self.total(g)
 
 
-def along(vector: np.ndarray, like: np.ndarray) -> np.ndarray:
+def along(vector: Array, like: Array) -> Array:
     """View (C,) values along axis 1 of an array (N, C, ...)."""
     return vector.reshape(-1, *(1,) * (like.ndim - 2))

@@ -1,4 +1,4 @@
-"""How far a result may be from the exact one: two measures, both derived and neither tuned.
+"""The largest allowed error of a result: two measures, both derived.
 
 With eps the machine epsilon of the computation's dtype, n values a channel, x̂ the exact
 normalised input, std = sqrt(var + eps of BatchNorm), and "quantum" the smallest positive number
@@ -14,21 +14,21 @@ of the result's dtype, which underflow may lose.
 
 All of it is float64 arithmetic, which loses k = (min(n, 512) + log₂ n + 8) · 2⁻⁵³ of Σ|terms| in a
 sum (512 numbers one after the other, their sums in pairs, the roundings of a term): k of std in
-the mean, k in the variance, and of x̂ k · (1 + |x̂|). Beside eps, 2²⁹ · 2⁻⁵³, that is nothing, and
-what is left is the rounding at the end, eps / 2 of a result which is at most twice the largest
-of its terms. float16 is computed as float32 and rounded once more, eps / 2 of float16.
+the mean, k in the variance, and of x̂ k · (1 + |x̂|). This is negligible beside eps, 2²⁹ · 2⁻⁵³.
+What remains is the final rounding, eps / 2 of a result that is at most twice its largest term.
+float16 is computed as float32 and rounded once more, eps / 2 of float16.
 
-float64 has no bits to spare: k takes the place of eps, and |x̂| + 1 that of |x̂|, for the part of k
-that does not shrink with x̂. So the output may lose k · (|weight| · (|x̂| + 1) + |bias|). A gradient
-of the weight loses k in its sum and k / 2 · (|x̂| + 2) in each x̂, 2 k in all; the third term of
-grad_input, x̂ · grad_weight / n, loses that, and k / 2 · (|x̂| + 2) and k / 2 by its other factors,
-which is below 4 k.
+In float64, these errors are larger than eps: k replaces eps, and |x̂| + 1 replaces |x̂|, for the
+part of k that does not shrink with x̂. So the output may lose k · (|weight| · (|x̂| + 1) + |bias|).
+A gradient of the weight loses k in its sum and k / 2 · (|x̂| + 2) in each x̂, 2 k in all; the
+third term of grad_input, x̂ · grad_weight / n, loses that, and k / 2 · (|x̂| + 2) and k / 2 by its
+other factors, which is below 4 k.
 
 The range: k · |weight| counts in float32 too where |weight| exceeds 10⁶ · max(1, |bias|) and x is
 nearly the mean, which :func:`contract` does not allow for. In float64 Σ (x − mean)² has to be
 finite, which ends at |x − mean| of some 10¹⁵⁴ / √n; the strategies stay below both.
 
-:func:`correct` is what a right implementation may lose in straightforward arithmetic [1]_:
+:func:`correct` bounds the error of a correct implementation in straightforward arithmetic [1]_:
 
 - a sum of n numbers loses n eps / 2 of the sum of their magnitudes, and so the mean loses
   (n + 2) eps of M, M the largest magnitude among the inputs and the mean. Relative to the
@@ -93,32 +93,31 @@ def in_eps(setup: Setup, step: Step, exact: Exact, convention: Convention = PYTO
     scale = _Scale(setup, step, exact, convention)
     unit, of_parameters = float(np.finfo(step.x.dtype).eps), scale.averaging_eps
     of_results = scale.tolerance(unit, unit, of_parameters, 0)
-    if step.grad_output is None:
+    weight, bias = of_results.grad_weight, of_results.grad_bias
+    if weight is None or bias is None:  # the step goes forward alone
         return of_results
     ratio = of_parameters / unit  # the gradients of weight and bias have the parameters' dtype
-    return of_results._replace(
-        grad_weight=of_results.grad_weight * ratio, grad_bias=of_results.grad_bias * ratio
-    )
+    return of_results._replace(grad_weight=weight * ratio, grad_bias=bias * ratio)
 
 
 def float64_unit(count: int) -> float:
-    """Return k, what the sums of a channel of float64 may lose."""
+    """Return k, the relative error of the sums of a float64 channel."""
     return (min(count, 512) + math.log2(max(count, 1)) + 8) * 2.0**-53
 
 
 def correct(setup: Setup, step: Step, exact: Exact, convention: Convention = PYTORCH) -> Tolerance:
-    """Return what a right implementation in straightforward arithmetic may lose."""
+    """Return the error bound of a correct implementation in straightforward arithmetic."""
     scale = _Scale(setup, step, exact, convention)
     unit = 2 * (scale.count + 8) * scale.eps
     kappa = 1 + scale.largest / scale.std
     x_hat_terms = scale.weight * (1 + np.abs(exact.x_hat))
     y = scale.along(unit * kappa) * x_hat_terms + unit * scale.bias
     y = y + 2 * scale.rounding * (x_hat_terms + scale.bias) + scale.quantum
-    grads: tuple = (None, None, None)
+    grad_input = grad_weight = grad_bias = None
     if step.grad_output is not None:
         terms = scale.gradient_terms(floor=1)
         lost = scale.along(unit * kappa), unit * kappa, unit
-        grads = tuple(
+        grad_input, grad_weight, grad_bias = (
             (k + 2 * scale.rounding) * t + quantum
             for k, t, quantum in zip(lost, terms, scale.gradient_quanta(), strict=True)
         )
@@ -126,11 +125,13 @@ def correct(setup: Setup, step: Step, exact: Exact, convention: Convention = PYT
     if setup.tracks:
         unit = 2 * (scale.count + 8) * scale.averaging_eps if scale.averages else 0
         kept, new = scale.averaging
-        lost = unit * scale.largest  # of the mean
-        mean = unit * kept * np.abs(setup.running_mean) + new * lost + scale.parameter_quantum
-        var = unit * (kept * np.abs(setup.running_var) + new * scale.stored_var)
-        var = var + new * (np.sqrt(scale.stored_var) * lost + lost**2) + scale.parameter_quantum
-    return Tolerance(y, *grads, mean, var)
+        old_mean, old_var = setup.statistics
+        of_mean = unit * scale.largest
+        mean = unit * kept * np.abs(old_mean) + new * of_mean + scale.parameter_quantum
+        var = unit * (kept * np.abs(old_var) + new * scale.stored_var)
+        var = var + new * (np.sqrt(scale.stored_var) * of_mean + of_mean**2)
+        var = var + scale.parameter_quantum
+    return Tolerance(y, grad_input, grad_weight, grad_bias, mean, var)
 
 
 class _Scale:
@@ -179,14 +180,17 @@ class _Scale:
         """Return what an output is made of."""
         x_hat = np.abs(self.exact.x_hat)
         if self.is_float64:
-            return self.weight * (x_hat + 1) + self.bias
-        return np.maximum(1, np.maximum(self.weight * x_hat, self.bias))
+            terms: np.ndarray = self.weight * (x_hat + 1) + self.bias
+        else:
+            terms = np.maximum(1, np.maximum(self.weight * x_hat, self.bias))
+        return terms
 
     def gradient_terms(self, floor: float = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return Σ|terms| for the gradients of input, weight and bias.
 
         `floor` is added to |x̂|, for the error that x̂ has even where it is 0.
         """
+        assert self.step.grad_output is not None
         g = np.abs(self.step.grad_output.astype(np.float64))
         x_hat = np.abs(self.exact.x_hat) + floor
         bias_terms, weight_terms = g.sum(self.axes), (g * x_hat).sum(self.axes)
@@ -206,10 +210,11 @@ class _Scale:
     def running_terms(self) -> tuple[np.ndarray, np.ndarray]:
         """Return what the running mean and the running variance are averages of."""
         kept, new = self.averaging
+        old_mean, old_var = self.setup.statistics
         new_mean = np.maximum(np.abs(self.exact.mean), np.sqrt(np.abs(self.exact.var)))
         return (
-            kept * np.abs(self.setup.running_mean) + new * new_mean,
-            kept * np.abs(self.setup.running_var) + new * self.stored_var,
+            kept * np.abs(old_mean) + new * new_mean,
+            kept * np.abs(old_var) + new * self.stored_var,
         )
 
     def tolerance(
@@ -218,14 +223,15 @@ class _Scale:
         """Return multiples of the terms, `rounding` of y and grad_input, and the quanta."""
         y = output * self.output_terms()
         y = y + rounding * (np.abs(self.exact.y) + y) + self.quantum
-        grads: tuple = (None, None, None)
-        if self.step.grad_output is not None:
+        grad_input = grad_weight = grad_bias = None
+        if self.exact.grad_input is not None:
             terms = self.gradient_terms(floor=1 if self.is_float64 else 0)
-            to_input, *others = (gradient * t for t in terms)
+            to_input, to_weight, to_bias = (gradient * t for t in terms)
             to_input = to_input + rounding * (np.abs(self.exact.grad_input) + to_input)
-            quanta = self.gradient_quanta()
-            grads = tuple(a + b for a, b in zip((to_input, *others), quanta, strict=True))
-        running: tuple = (None, None)
+            of_input, of_weight, of_bias = self.gradient_quanta()
+            grad_input = to_input + of_input
+            grad_weight, grad_bias = to_weight + of_weight, to_bias + of_bias
+        mean = var = None
         if self.setup.tracks:
-            running = tuple(average * t + self.parameter_quantum for t in self.running_terms())
-        return Tolerance(y, *grads, *running)
+            mean, var = (average * t + self.parameter_quantum for t in self.running_terms())
+        return Tolerance(y, grad_input, grad_weight, grad_bias, mean, var)

@@ -1,9 +1,10 @@
-"""One behaviour tried by one measure: cases are drawn here, and run where the target is."""
+"""One behaviour by one measure: cases are drawn here and run in the target's process."""
 
 import copy
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -55,7 +56,7 @@ class Run:
     worker: Worker
     seconds: float
     deadline: float
-    lost: Counter = field(default_factory=Counter)
+    lost: Counter[tuple[Any, ...]] = field(default_factory=Counter)
     known: set[str] = field(default_factory=set)
 
     def learn(self, wrong: str) -> None:
@@ -64,7 +65,7 @@ class Run:
             self.known |= set(RUNNING) if wrong in RUNNING else {wrong}
 
     def reason_to_skip(self, case: Case) -> str | None:
-        """Say why a case is not tried, or return None."""
+        """Return why a case is not tried, or None."""
         if time.monotonic() > self.deadline:
             return "the time limit of the run was over"
         if self.lost[kind(case)] >= GIVES_UP_AFTER:
@@ -72,8 +73,8 @@ class Run:
         return None
 
 
-def kind(case: Case) -> tuple:
-    """Return what a case has in common with others that may fare as it does."""
+def kind(case: Case) -> tuple[Any, ...]:
+    """Return the properties that a case shares with others that may end the same way."""
     modes = {(step.training, step.grad_output is not None) for step in case.steps}
     return (*sorted(modes), str(case.steps[0].x.dtype))
 
@@ -181,5 +182,5 @@ class Trial:
 
 
 def size(case: Case) -> tuple[int, int]:
-    """Return what the smaller of two cases has less of."""
+    """Return the size of a case, by which the smaller of two is chosen."""
     return len(case.steps), sum(int(np.size(step.x)) for step in case.steps)

@@ -1,4 +1,4 @@
-"""The process that a target runs in: whatever it does there, the check goes on.
+"""The process that a target runs in; the check continues whatever the target does.
 
 A target that is named (``"torch.nn:BatchNorm1d"``) is imported by a fresh interpreter, and so is
 an object that such an interpreter finds again by its module and name. Other objects (classes of
@@ -112,7 +112,7 @@ class Worker:
         """Start a process, load the target and make its first calls."""
         self.process = self.start()
         try:
-            described = self._exchange((self.target, self.convention), LOADING)
+            described: Described = self._exchange((self.target, self.convention), LOADING)
             self._exchange(Request(worker_process.know, (self.function,)), LOADING)
             if self.warm_up:
                 self._warm_up()
@@ -131,6 +131,7 @@ class Worker:
 
     def _exchange(self, message: object, seconds: float) -> Any:
         process = self.process
+        assert process is not None  # `_begin` has started it
         process.requests.put(message)
         try:
             kind, value = process.answers.get(timeout=seconds)
@@ -166,8 +167,8 @@ def _connected(
     end: Callable[[], None],
 ) -> _Process:
     """Return a process whose pipes a thread of this one serves: nothing here waits for a pipe."""
-    requests: queue.SimpleQueue = queue.SimpleQueue()
-    answers: queue.SimpleQueue = queue.SimpleQueue()
+    requests: queue.SimpleQueue[object] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
 
     def exchange() -> None:
         with to_worker, from_worker:
@@ -211,7 +212,7 @@ def _how_to_start(target: object) -> tuple[Callable[[], _Process], object]:
 
 
 def _finds_it(pickled: bytes) -> bool:
-    """Tell whether a fresh interpreter, which has this one's path, finds a pickled object again."""
+    """Return whether a fresh interpreter with the same path can load a pickled object."""
     code = "import pickle, sys; pickle.load(sys.stdin.buffer)"
     done = subprocess.run(
         [sys.executable, "-c", code], input=pickled, capture_output=True, env=_environment()
@@ -238,6 +239,8 @@ def _spawned() -> _Process:
         _kill_group(process.pid)
         process.kill()
 
+    assert process.stdin is not None  # both are pipes
+    assert process.stdout is not None
     return _connected(process.stdin, process.stdout, process.wait, end)
 
 
@@ -288,7 +291,7 @@ def _kill_group(pid: int) -> None:
 
 
 def _how_it_ended(status: int) -> str:
-    """Say what an exit status means."""
+    """Return what an exit status means, in words."""
     if status >= 0:
         return f"exit status {status}"
     with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""What runs in the process of a target: it is loaded once, then called on request."""
+"""The code that runs in a target's process: the target is loaded once, then called on request."""
 
 import os
 import pickle
@@ -32,7 +32,7 @@ class Command(NamedTuple):
 
 
 class Pickled(NamedTuple):
-    """An object that a fresh interpreter finds again."""
+    """An object that a fresh interpreter can load."""
 
     data: bytes
 
@@ -45,7 +45,7 @@ class Request(NamedTuple):
 
 
 class Described(NamedTuple):
-    """What the other process has to know of an implementation."""
+    """The description of an implementation that the other process needs."""
 
     name: str
     unsupported: tuple[str, ...]
@@ -53,7 +53,7 @@ class Described(NamedTuple):
 
 
 class TargetError(ValueError):
-    """There is no such target, or it is none."""
+    """The target does not exist or cannot be checked."""
 
 
 def main() -> None:
@@ -110,7 +110,7 @@ def in_words(error: BaseException) -> str:
 
 
 def _print_to_stderr() -> None:
-    """Send what the target prints to where it can be read and disturbs nobody."""
+    """Redirect what the target prints to standard error."""
     with suppress(OSError):
         os.dup2(2, 1)
     with suppress(Exception):
@@ -139,15 +139,15 @@ def _load(target: object, convention: str | None) -> Implementation:
 
 
 def _describe(implementation: Implementation) -> Described:
-    """Make one BatchNorm, to see that it can be done and what it can do."""
+    """Make one BatchNorm, to check that it can be made and what it supports."""
     ones = np.ones(3, np.float32)
     setup = Setup(3, weight=ones, bias=ones, running_mean=ones, running_var=ones)
     try:
         layer = implementation.make(setup)
     except BaseException as error:
-        said = str(error) if isinstance(error, CannotConstructError) else in_words(error)
+        reason = str(error) if isinstance(error, CannotConstructError) else in_words(error)
         raise CannotConstructError(
-            f"{implementation.name} cannot be constructed: {said}"
+            f"{implementation.name} cannot be constructed: {reason}"
         ) from error
     if not hasattr(layer, "load"):
         implementation.unsupported |= {"reload"}
@@ -157,7 +157,7 @@ def _describe(implementation: Implementation) -> Described:
 
 
 def _limit_memory() -> None:
-    """Let allocations beyond :data:`MEMORY` fail, rather than the machine."""
+    """Limit memory to :data:`MEMORY`, so that larger allocations raise an error."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -169,18 +169,18 @@ def _limit_memory() -> None:
 
 
 def know(implementation: Implementation, function: Callable[..., Any]) -> None:
-    """Do nothing: to receive a function is to import its module."""
+    """Do nothing: receiving a function imports its module."""
 
 
 def warm_up(implementation: Implementation) -> None:
-    """Call the target in the ways that it will be called, so that what it compiles is compiled."""
+    """Call the target as the checks do, so that it compiles before it is timed."""
     rng = np.random.default_rng(0)
     unsupported = implementation.unsupported
     layouts = ["contiguous"] if "layouts" in unsupported else list(LAYOUTS)
     for dtype in ("float32", "float64", "float16"):
         if dtype in unsupported:
             continue
-        vectors = {
+        vectors: dict[str, Any] = {
             name: rng.uniform(1, 2, 3).astype("float64" if dtype == "float64" else "float32")
             for name in VECTORS
         }

@@ -24,7 +24,8 @@ def _forward(step: Callable[..., Any], options: tuple[Any, ...], *given: Any) ->
     x, params, state = given
 
     def run(x: jax.Array, params: State) -> tuple[jax.Array, State]:
-        return step(*options, x, params, state)
+        y_and_state: tuple[jax.Array, State] = step(*options, x, params, state)
+        return y_and_state
 
     y, pullback, state = jax.vjp(run, x, params, has_aux=True)
     return y, pullback, state
@@ -79,5 +80,6 @@ class Layer:
     def backward(self, grad_output: np.ndarray) -> Gradients:
         """Return the gradients."""
         grad_input, grads = _backward(self.pullback, jnp.array(grad_output))
-        found = (grad_input, grads.get("weight"), grads.get("bias"))
-        return tuple(None if grad is None else np.array(grad) for grad in found)
+        found = (grads.get("weight"), grads.get("bias"))
+        weight, bias = (None if grad is None else np.array(grad) for grad in found)
+        return np.array(grad_input), weight, bias

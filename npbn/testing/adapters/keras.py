@@ -22,7 +22,8 @@ class _Layer:
     num_batches_tracked = None
 
     def __init__(self, cls: type, setup: Setup):
-        self.cls, self.setup, self.norm = cls, setup, None
+        self.cls, self.setup = cls, setup
+        self.norm: Any = None
 
     def load(self, setup: Setup) -> None:
         self.setup = setup
@@ -43,15 +44,10 @@ class _Layer:
         self.norm.build(x.shape)
         self.load(setup)
 
-    @property
-    def running_mean(self) -> np.ndarray:
-        return self._statistic("running_mean")
+    running_mean = property(lambda self: self._statistic("running_mean"))
+    running_var = property(lambda self: self._statistic("running_var"))
 
-    @property
-    def running_var(self) -> np.ndarray:
-        return self._statistic("running_var")
-
-    def _statistic(self, name: str) -> np.ndarray:
+    def _statistic(self, name: str) -> Any:
         if self.norm is None:
             return getattr(self.setup, name)
         return keras.ops.convert_to_numpy(getattr(self.norm, STATISTICS[name]))
@@ -60,7 +56,8 @@ class _Layer:
         if self.norm is None:
             self._build(x)
         given = keras.ops.convert_to_tensor(np.array(x), dtype=x.dtype.name)
-        return keras.ops.convert_to_numpy(self.norm(given, training=training))
+        y: np.ndarray = keras.ops.convert_to_numpy(self.norm(given, training=training))
+        return y
 
     def backward(self, grad_output: np.ndarray) -> Gradients:
         raise TypeError(f"the {keras.config.backend()} backend has no gradients here")
@@ -80,7 +77,8 @@ class _TorchLayer(_Layer):
             self._build(x)
         self.x = torch.tensor(np.array(x)).requires_grad_()
         self.y = self.norm(self.x, training=training)
-        return self.y.detach().numpy()
+        y: np.ndarray = self.y.detach().numpy()
+        return y
 
     def backward(self, grad_output: np.ndarray) -> Gradients:
         import torch
@@ -89,7 +87,10 @@ class _TorchLayer(_Layer):
         present = [tensor for tensor in wanted if tensor is not None]
         grad = torch.tensor(np.array(grad_output))
         found = iter(torch.autograd.grad(self.y, present, grad, retain_graph=True))
-        return tuple(None if tensor is None else next(found).numpy() for tensor in wanted)
+        grad_input, weight, bias = (
+            None if tensor is None else next(found).numpy() for tensor in wanted
+        )
+        return grad_input, weight, bias
 
 
 class _JaxLayer(_Layer):
@@ -115,8 +116,8 @@ class _JaxLayer(_Layer):
     def backward(self, grad_output: np.ndarray) -> Gradients:
         grad_input, grads = self.pullback(np.array(grad_output))
         found = iter(grads)
-        rest = (None if v is None else np.array(next(found)) for v in self.parameters())
-        return np.array(grad_input), *rest
+        weight, bias = (None if v is None else np.array(next(found)) for v in self.parameters())
+        return np.array(grad_input), weight, bias
 
 
 def implementation(cls: type) -> Implementation:

@@ -12,7 +12,9 @@ from npbn.testing.protocol import Gradients, Implementation
 
 
 class _Layer:
-    running_mean = running_var = num_batches_tracked = None
+    running_mean: np.ndarray | None = None
+    running_var: np.ndarray | None = None
+    num_batches_tracked = None
 
     def __init__(self, function: Callable[..., Any], setup: Setup):
         self.function = function
@@ -28,16 +30,20 @@ class _Layer:
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
         self.x = mygrad.tensor(x)
         self.y = self.function(self.x, gamma=self.weight, beta=self.bias, eps=self.eps)
-        return self.y.data
+        y: np.ndarray = self.y.data
+        return y
 
     def backward(self, grad_output: np.ndarray) -> Gradients:
         self.y.backward(grad_output)
         tensors = (self.x, self.weight, self.bias)
-        return tuple(None if tensor is None else tensor.grad for tensor in tensors)
+        grad_input, weight, bias = (None if tensor is None else tensor.grad for tensor in tensors)
+        return grad_input, weight, bias
 
 
 def implementation(function: Callable[..., Any]) -> Implementation:
     """Check ``mygrad.nnet.layers.batchnorm``: no running statistics, and so no evaluation."""
-    missing = ("evaluation", "eval_backward", "running_statistics", "counter", "momentum_none")
-    missing += ("reload", "errors", "clean_errors", "float16")
+    missing = (
+        *("evaluation", "eval_backward", "running_statistics", "counter", "momentum_none"),
+        *("reload", "errors", "clean_errors", "float16"),
+    )
     return Implementation(partial(_Layer, function), f"mygrad {function.__name__}", missing)

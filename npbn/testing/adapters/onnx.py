@@ -11,7 +11,7 @@ NAME = "onnx.reference.ReferenceEvaluator"
 
 
 def _run(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
-    return ReferenceEvaluator(model).run(None, feed)
+    return list(ReferenceEvaluator(model).run(None, feed))
 
 
 def implementation(target: object) -> Implementation:

@@ -47,7 +47,8 @@ def batch_norm_node(model: onnx.ModelProto) -> onnx.NodeProto:
     if len(nodes) != 1:
         kinds = ", ".join(sorted({node.op_type for node in model.graph.node})) or "no nodes"
         raise ValueError(f"expected one BatchNormalization, got {len(nodes)} (it has {kinds})")
-    return nodes[0]
+    node: onnx.NodeProto = nodes[0]
+    return node
 
 
 def filled(model: onnx.ModelProto, setup: Setup, training: bool, x: np.ndarray) -> onnx.ModelProto:
@@ -90,8 +91,9 @@ class _Layer:
         self.running_mean, self.running_var = setup.running_mean, setup.running_var
 
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
-        now = {"running_mean": self.running_mean, "running_var": self.running_var}
-        model = filled(self.model, replace(self.setup, **now), training, x)
+        mean, var = self.running_mean, self.running_var
+        setup = replace(self.setup, running_mean=mean, running_var=var)
+        model = filled(self.model, setup, training, x)
         feed = {model.graph.input[0].name: np.ascontiguousarray(x)}
         y, *moved = self.run(model, feed)
         if moved:

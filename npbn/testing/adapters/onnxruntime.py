@@ -17,7 +17,8 @@ def _run(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> list[np.ndarray
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return session.run(None, feed)
+    outputs: list[np.ndarray] = session.run(None, feed)
+    return outputs
 
 
 def implementation(target: object) -> Implementation:

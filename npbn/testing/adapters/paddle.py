@@ -43,7 +43,8 @@ class _Layer:
         self.norm.train() if training else self.norm.eval()
         self.x = paddle.to_tensor(np.array(x), stop_gradient=False)
         self.y = self.norm(self.x)
-        return self.y.numpy()
+        y: np.ndarray = self.y.numpy()
+        return y
 
     def backward(self, grad_output: np.ndarray) -> Gradients:
         parameters = zip(self.wanted, (self.norm.weight, self.norm.bias), strict=True)
@@ -51,7 +52,10 @@ class _Layer:
         present = [tensor for tensor in wanted if tensor is not None]
         grad = paddle.to_tensor(np.array(grad_output))
         found = iter(paddle.grad(self.y, present, grad, retain_graph=True))
-        return tuple(None if tensor is None else next(found).numpy() for tensor in wanted)
+        grad_input, weight, bias = (
+            None if tensor is None else next(found).numpy() for tensor in wanted
+        )
+        return grad_input, weight, bias
 
 
 def implementation(cls: type) -> Implementation:

@@ -30,14 +30,18 @@ class _Layer:
         self.x = Tensor(np.array(x, order="C")).realize()
         with Context(TRAINING=int(training)):
             self.y = self.norm(self.x)
-        return self.y.numpy().copy()
+        y: np.ndarray = self.y.numpy().copy()
+        return y
 
     def backward(self, grad_output: np.ndarray) -> Gradients:
         wanted = (self.x, self.norm.weight, self.norm.bias)
         present = [tensor for tensor in wanted if tensor is not None]
         grad = Tensor(np.array(grad_output, order="C"))
         found = iter(self.y.gradient(*present, gradient=grad))
-        return tuple(None if tensor is None else next(found).numpy() for tensor in wanted)
+        grad_input, weight, bias = (
+            None if tensor is None else next(found).numpy() for tensor in wanted
+        )
+        return grad_input, weight, bias
 
 
 def implementation(cls: type) -> Implementation:
@@ -45,6 +49,5 @@ def implementation(cls: type) -> Implementation:
 
     float16 input with float32 parameters gives a float32 output: it is not supported.
     """
-    missing = ("weight_alone", "bias_alone", "momentum_none", "errors", "clean_errors")
-    missing += ("float16",)
+    missing = ("weight_alone", "bias_alone", "momentum_none", "errors", "clean_errors", "float16")
     return Implementation(partial(_Layer, cls), f"tinygrad.nn.{cls.__name__}", missing)

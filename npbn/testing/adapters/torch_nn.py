@@ -30,7 +30,10 @@ class Layer:
         wanted = (self.x, self.weight, self.bias)
         present = [tensor for tensor in wanted if tensor is not None]
         gradients = iter(torch.autograd.grad(self.y, present, torch.tensor(np.array(grad_output))))
-        return tuple(None if tensor is None else array(next(gradients)) for tensor in wanted)
+        grad_input, weight, bias = (
+            None if tensor is None else array(next(gradients)) for tensor in wanted
+        )
+        return grad_input, weight, bias
 
 
 def array(tensor: torch.Tensor | None) -> np.ndarray | None:
@@ -65,7 +68,8 @@ class _ModuleLayer(Layer):
     num_batches_tracked = property(lambda self: array(self.module.num_batches_tracked))
 
     def apply(self, x: torch.Tensor, training: bool) -> torch.Tensor:
-        return self.module.train(training)(x)
+        y: torch.Tensor = self.module.train(training)(x)
+        return y
 
 
 def implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Implementation:

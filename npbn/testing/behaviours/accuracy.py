@@ -1,4 +1,4 @@
-"""What needs digits; the contract has no mercy here."""
+"""Ill-conditioned inputs: here the contract is stricter than straightforward arithmetic."""
 
 import numpy as np
 from hypothesis import strategies as st

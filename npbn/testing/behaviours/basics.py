@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from npbn.testing.behaviours.behaviour import BOTH, EVAL, FORWARD, Behaviour
-from npbn.testing.compare import RUNNING
+from npbn.testing.compare import RUNNING, STATE
 from npbn.testing.strategies import cases, held
 
 NEITHER = (False, False)  # neither weight nor bias
@@ -14,13 +14,13 @@ SEVERAL_EPS = held(0.1, 1.0, 10.0)
 
 def _forward(name: str, *needs: str, also: bool = True, **options: Any) -> Behaviour:
     drawn = cases(**{"backward": False, **options})
-    return Behaviour(name, drawn, needs, FORWARD, **({} if also else {"also": ()}))
+    return Behaviour(name, drawn, needs, FORWARD, STATE if also else ())
 
 
 def _running(name: str, *needs: str, also: bool = True, **options: Any) -> Behaviour:
     needs = ("training", "running_statistics", *needs)
     # With backward: there are frameworks that move the statistics there.
-    return Behaviour(name, cases(**options), needs, RUNNING, **({} if also else {"also": ()}))
+    return Behaviour(name, cases(**options), needs, RUNNING, STATE if also else ())
 
 
 # The first four look at their subject alone: what one of them finds wrong is not reported again.

@@ -1,4 +1,4 @@
-"""A behaviour: one thing that a BatchNorm should do, with the cases that try it."""
+"""A behaviour: one thing that a BatchNorm should do, with the cases that test it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,9 +27,9 @@ class Behaviour:
     needs : tuple of str
         Of :data:`npbn.testing.protocol.CAPABILITIES`, beside those every behaviour needs.
     results : tuple of str
-        Its subject: which results are held against the oracle, when `check` is not given.
+        Its subject: the results that are compared with the oracle, when `check` is not given.
     also : tuple of str
-        What is looked at beside the subject, unless an earlier behaviour has found it wrong.
+        What is checked besides the subject, unless an earlier behaviour has found it wrong.
     check : callable or None
         (implementation, case) to None; raises :class:`npbn.testing.compare.ConformanceError`.
     contract_only : bool
@@ -38,7 +38,7 @@ class Behaviour:
     share : float
         Of the examples asked for: less than 1 where an example is long.
     rank : int
-        The lowest rank of input that the cases have; higher ones will do.
+        The lowest rank of input that the cases have; higher ones are allowed too.
     """
 
     name: str
@@ -65,8 +65,7 @@ class Behaviour:
     ) -> Errors:
         """Try one case; raise ConformanceError if it goes wrong.
 
-        `known` has the results that are known to be wrong; they are looked at where they are the
-        subject.
+        `known` has the results that are known to be wrong; they are checked only as the subject.
         """
         case = implementation.adapt(case)
         if self.check is not None:

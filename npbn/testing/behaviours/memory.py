@@ -1,4 +1,4 @@
-"""Whose memory is whose: inputs are left alone, results are the caller's."""
+"""Ownership of memory: inputs stay unchanged, results belong to the caller."""
 
 from npbn.testing import care
 from npbn.testing.behaviours.basics import NEITHER

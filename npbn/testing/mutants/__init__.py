@@ -23,8 +23,10 @@ from npbn.testing.textbook import TextbookBatchNorm
 
 __all__ = ["MUTANTS", "TextbookBatchNorm"]
 
-MODULES = (forward, evaluation, running, counting, backward, parameters)
-MODULES += (dtypes, memory, sizes, steps, sharing)
+MODULES = (
+    *(forward, evaluation, running, counting, backward, parameters),
+    *(dtypes, memory, sizes, steps, sharing),
+)
 # Every class that the modules define, in their order.
 MUTANTS: tuple[type[TextbookBatchNorm], ...] = tuple(
     value

@@ -4,7 +4,7 @@
 
 import numpy as np
 
-from npbn.testing.textbook import TextbookBatchNorm
+from npbn.testing.textbook import Array, Cache, Gradients, TextbookBatchNorm
 
 
 class NoMeanTerm(TextbookBatchNorm):
@@ -12,7 +12,7 @@ class NoMeanTerm(TextbookBatchNorm):
 
     caught_by = "gradient of the input, training"
 
-    def mean_term(self, g):
+    def mean_term(self, g: Array) -> Array | float:
         return 0.0
 
 
@@ -21,7 +21,7 @@ class NoVarianceTerm(TextbookBatchNorm):
 
     caught_by = "gradient of the input, training"
 
-    def var_term(self, g, cache):
+    def var_term(self, g: Array, cache: Cache) -> Array | float:
         return 0.0
 
 
@@ -30,7 +30,7 @@ class VarianceTermSign(TextbookBatchNorm):
 
     caught_by = "gradient of the input, training"
 
-    def var_term(self, g, cache):
+    def var_term(self, g: Array, cache: Cache) -> Array | float:
         return -super().var_term(g, cache)
 
 
@@ -39,7 +39,7 @@ class ConstantStatistics(TextbookBatchNorm):
 
     caught_by = "gradient of the input, training"
 
-    def input_gradient(self, g, cache):
+    def input_gradient(self, g: Array, cache: Cache) -> Array:
         return super().input_gradient(g, cache._replace(by_batch=False))
 
 
@@ -48,7 +48,7 @@ class EvalBackwardAsTraining(TextbookBatchNorm):
 
     caught_by = "gradient of the input, evaluation"
 
-    def input_gradient(self, g, cache):
+    def input_gradient(self, g: Array, cache: Cache) -> Array:
         return super().input_gradient(g, cache._replace(by_batch=True))
 
 
@@ -57,7 +57,7 @@ class NoEpsInBackward(TextbookBatchNorm):
 
     caught_by = "eps in backward"
 
-    def input_gradient(self, g, cache):
+    def input_gradient(self, g: Array, cache: Cache) -> Array:
         return super().input_gradient(g, cache._replace(rstd=1 / np.sqrt(cache.var)))
 
 
@@ -66,7 +66,7 @@ class UnbiasedBackward(TextbookBatchNorm):
 
     caught_by = "gradient of the input, training"
 
-    def divisor(self, g):
+    def divisor(self, g: Array) -> int:
         return self.count(g) - 1
 
 
@@ -75,7 +75,7 @@ class RowsInBackward(TextbookBatchNorm):
 
     caught_by = "rank 3: (N, C, L)"
 
-    def divisor(self, g):
+    def divisor(self, g: Array) -> int:
         return len(g)
 
 
@@ -84,7 +84,7 @@ class NoWeightInBackward(TextbookBatchNorm):
 
     caught_by = "gradient of the input, training"
 
-    def scale(self, cache):
+    def scale(self, cache: Cache) -> Array:
         return cache.rstd
 
 
@@ -93,7 +93,7 @@ class VarianceTermHalved(TextbookBatchNorm):
 
     caught_by = "gradient of the input, training"
 
-    def var_term(self, g, cache):
+    def var_term(self, g: Array, cache: Cache) -> Array | float:
         return super().var_term(g, cache) / 2
 
 
@@ -102,7 +102,7 @@ class EvalGradientUnscaled(TextbookBatchNorm):
 
     caught_by = "gradient of the input, evaluation"
 
-    def scale(self, cache):
+    def scale(self, cache: Cache) -> Array:
         scale = super().scale(cache)
         return scale if cache.by_batch else scale / cache.rstd
 
@@ -112,7 +112,7 @@ class EvalGradientWithoutWeight(TextbookBatchNorm):
 
     caught_by = "gradient of the input, evaluation"
 
-    def scale(self, cache):
+    def scale(self, cache: Cache) -> Array:
         return super().scale(cache) if cache.by_batch else cache.rstd
 
 
@@ -121,8 +121,9 @@ class EpsTwiceInBackward(TextbookBatchNorm):
 
     caught_by = "eps in backward"
 
-    def scale(self, cache):
-        return super().scale(cache) / cache.rstd / np.sqrt(cache.var + 2 * self.eps)
+    def scale(self, cache: Cache) -> Array:
+        scale: Array = super().scale(cache) / cache.rstd / np.sqrt(cache.var + 2 * self.eps)
+        return scale
 
 
 class BackwardByRunningVariance(TextbookBatchNorm):
@@ -130,11 +131,14 @@ class BackwardByRunningVariance(TextbookBatchNorm):
 
     caught_by = "gradient of the input, training"
 
-    def scale(self, cache):
+    def scale(self, cache: Cache) -> Array:
         scale = super().scale(cache)
         if not cache.by_batch or self.running_var is None:
             return scale
-        return scale / cache.rstd / np.sqrt(self.running_var.astype(np.float64) + self.eps)
+        by_running: Array = (
+            scale / cache.rstd / np.sqrt(self.running_var.astype(np.float64) + self.eps)
+        )
+        return by_running
 
 
 class UntrackedEvalConstant(TextbookBatchNorm):
@@ -144,11 +148,11 @@ class UntrackedEvalConstant(TextbookBatchNorm):
 
     training = True
 
-    def forward(self, x, training):
+    def forward(self, x: Array, training: bool) -> Array:
         self.training = training
         return super().forward(x, training)
 
-    def input_gradient(self, g, cache):
+    def input_gradient(self, g: Array, cache: Cache) -> Array:
         return super().input_gradient(g, cache._replace(by_batch=self.training))
 
 
@@ -157,7 +161,7 @@ class VarianceTermOfTheMean(TextbookBatchNorm):
 
     caught_by = "gradient of the input, training"
 
-    def var_term(self, g, cache):
+    def var_term(self, g: Array, cache: Cache) -> Array | float:
         return super().var_term(np.ones_like(g) * g.mean(), cache)
 
 
@@ -166,7 +170,7 @@ class XHatOfTheOutput(TextbookBatchNorm):
 
     caught_by = "weights of 0"
 
-    def var_term(self, g, cache):
+    def var_term(self, g: Array, cache: Cache) -> Array | float:
         if self.weight is None:
             return super().var_term(g, cache)
         weight = self.weight.reshape(-1, *(1,) * (g.ndim - 2)).astype(np.float64)
@@ -178,7 +182,7 @@ class NanGradientSwallowed(TextbookBatchNorm):
 
     caught_by = "NaN in grad_output reaches the gradients"
 
-    def input_gradient(self, g, cache):
+    def input_gradient(self, g: Array, cache: Cache) -> Array:
         return super().input_gradient(np.nan_to_num(g), cache)
 
 
@@ -187,10 +191,11 @@ class Float16GradientInFloat32(TextbookBatchNorm):
 
     caught_by = "float16 input, computed in float32"
 
-    def backward(self, grad_output):
-        grad_input, *others = super().backward(grad_output)
+    def backward(self, grad_output: Array) -> Gradients:
+        grad_input, grad_weight, grad_bias = super().backward(grad_output)
+        assert grad_input is not None
         wider = np.promote_types(grad_input.dtype, np.float32)
-        return grad_input.astype(wider), *others
+        return grad_input.astype(wider), grad_weight, grad_bias
 
 
 class Float64GradientInFloat32(TextbookBatchNorm):
@@ -198,7 +203,7 @@ class Float64GradientInFloat32(TextbookBatchNorm):
 
     caught_by = "float64 throughout"
 
-    def input_gradient(self, g, cache):
+    def input_gradient(self, g: Array, cache: Cache) -> Array:
         narrow = cache._replace(x_hat=cache.x_hat.astype(np.float32))
         return super().input_gradient(g.astype(np.float32), narrow)
 
@@ -208,7 +213,7 @@ class GradientReadsMemoryOrder(TextbookBatchNorm):
 
     caught_by = "any memory layout, rank 2 or higher"
 
-    def backward(self, grad_output):
+    def backward(self, grad_output: Array) -> Gradients:
         return super().backward(grad_output.ravel(order="K").reshape(grad_output.shape))
 
 
@@ -219,11 +224,11 @@ class GradientTakenForInputOrder(TextbookBatchNorm):
 
     channels_last = False
 
-    def forward(self, x, training):
+    def forward(self, x: Array, training: bool) -> Array:
         self.channels_last = x.ndim == 4 and not x.flags.c_contiguous
         return super().forward(x, training)
 
-    def backward(self, grad_output):
+    def backward(self, grad_output: Array) -> Gradients:
         if self.channels_last and grad_output.flags.c_contiguous:
             n, c, h, w = grad_output.shape
             grad_output = np.moveaxis(grad_output.reshape(n, h, w, c), -1, 1)

@@ -2,7 +2,7 @@
 
 # ruff: noqa: D102 - an override does what the textbook says of the method, but for one mistake
 
-from npbn.testing.textbook import TextbookBatchNorm
+from npbn.testing.textbook import Array, TextbookBatchNorm
 
 
 class NeverCounts(TextbookBatchNorm):
@@ -10,7 +10,7 @@ class NeverCounts(TextbookBatchNorm):
 
     caught_by = "num_batches_tracked"
 
-    def track(self, values):
+    def track(self, values: Array) -> None:
         before = self.num_batches_tracked
         super().track(values)
         if self.momentum is not None:
@@ -22,7 +22,7 @@ class CountsInEval(TextbookBatchNorm):
 
     caught_by = "num_batches_tracked"
 
-    def forward(self, x, training):
+    def forward(self, x: Array, training: bool) -> Array:
         y = super().forward(x, training)
         if not training and self.running_mean is not None:
             self.num_batches_tracked += 1
@@ -34,7 +34,7 @@ class CountsSamples(TextbookBatchNorm):
 
     caught_by = "num_batches_tracked"
 
-    def count_batch(self, values):
+    def count_batch(self, values: Array) -> None:
         self.num_batches_tracked += len(values)
 
 
@@ -43,7 +43,7 @@ class SkipsEmptyInCount(TextbookBatchNorm):
 
     caught_by = "an empty batch changes no statistics"
 
-    def track(self, values):
+    def track(self, values: Array) -> None:
         if self.count(values) > 0:
             super().track(values)
 
@@ -53,10 +53,10 @@ class CountsBeforeRefusing(TextbookBatchNorm):
 
     caught_by = "refusals change nothing"
 
-    def refuse(self, x, training):
+    def refuse(self, x: Array, training: bool) -> None:
         if self.tracks(training):
             self.num_batches_tracked += 1
         super().refuse(x, training)
 
-    def count_batch(self, values):
+    def count_batch(self, values: Array) -> None:
         pass

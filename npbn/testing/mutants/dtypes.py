@@ -4,7 +4,7 @@
 
 import numpy as np
 
-from npbn.testing.textbook import TextbookBatchNorm
+from npbn.testing.textbook import Array, TextbookBatchNorm
 
 
 class Float16Accumulated(TextbookBatchNorm):
@@ -12,7 +12,7 @@ class Float16Accumulated(TextbookBatchNorm):
 
     caught_by = "float16, sums beyond 65504"
 
-    def working(self, x):
+    def working(self, x: Array) -> Array:
         return x.copy() if x.dtype == np.float16 else super().working(x)
 
 
@@ -21,7 +21,7 @@ class Float16ReturnedAsFloat32(TextbookBatchNorm):
 
     caught_by = "float16 input, computed in float32"
 
-    def forward(self, x, training):
+    def forward(self, x: Array, training: bool) -> Array:
         return super().forward(x.astype(np.float32) if x.dtype == np.float16 else x, training)
 
 
@@ -30,7 +30,7 @@ class Float64InFloat32(TextbookBatchNorm):
 
     caught_by = "float64 throughout"
 
-    def working(self, x):
+    def working(self, x: Array) -> Array:
         return super().working(x.astype(np.float32))
 
 
@@ -39,7 +39,7 @@ class ReadsMemoryOrder(TextbookBatchNorm):
 
     caught_by = "any memory layout, rank 2 or higher"
 
-    def working(self, x):
+    def working(self, x: Array) -> Array:
         return super().working(x.ravel(order="K").reshape(x.shape))
 
 
@@ -48,7 +48,7 @@ class SwallowsNan(TextbookBatchNorm):
 
     caught_by = "NaN and infinity reach the output"
 
-    def working(self, x):
+    def working(self, x: Array) -> Array:
         values = super().working(x)
         return np.where(np.isnan(values), 0, values)
 
@@ -58,7 +58,7 @@ class InfinityClamped(TextbookBatchNorm):
 
     caught_by = "NaN and infinity reach the output"
 
-    def working(self, x):
+    def working(self, x: Array) -> Array:
         return super().working(x).clip(-1e37, 1e37)
 
 
@@ -69,15 +69,16 @@ class Float16Squares(TextbookBatchNorm):
 
     half = False
 
-    def working(self, x):
+    def working(self, x: Array) -> Array:
         self.half = x.dtype == np.float16
         return super().working(x)
 
-    def var(self, values, mean):
+    def var(self, values: Array, mean: Array) -> Array:
         if not self.half:
             return super().var(values, mean)
         squares = (values * values).astype(np.float16).astype(np.float64)
-        return self.mean(squares) - mean**2
+        var: Array = self.mean(squares) - mean**2
+        return var
 
 
 class Float64ParametersInFloat32(TextbookBatchNorm):
@@ -85,7 +86,7 @@ class Float64ParametersInFloat32(TextbookBatchNorm):
 
     caught_by = "float64 throughout"
 
-    def affine(self, x_hat):
+    def affine(self, x_hat: Array) -> Array:
         held = self.weight, self.bias
         self.weight, self.bias = (None if v is None else v.astype(np.float32) for v in held)
         try:
@@ -99,7 +100,7 @@ class EpsInFloat32(TextbookBatchNorm):
 
     caught_by = "eps and momentum are held in float64"
 
-    def rstd(self, var):
+    def rstd(self, var: Array) -> Array:
         return 1 / np.sqrt(var + float(np.float32(self.eps)))
 
 
@@ -108,7 +109,7 @@ class ReadsVectorsAsContiguous(TextbookBatchNorm):
 
     caught_by = "weights and statistics in any memory layout"
 
-    def affine(self, x_hat):
+    def affine(self, x_hat: Array) -> Array:
         held = self.weight, self.bias
         self.weight, self.bias = (v if v is None else _in_memory(v) for v in held)
         try:
@@ -122,11 +123,13 @@ class ReadsStatisticsAsContiguous(TextbookBatchNorm):
 
     caught_by = "weights and statistics in any memory layout"
 
-    def statistics(self, values, training):
+    def statistics(self, values: Array, training: bool) -> tuple[Array, Array]:
         if self.by_batch(training):
             return super().statistics(values, training)
-        vectors = self.running_mean, self.running_var
-        return tuple(_in_memory(v).astype(np.float64) for v in vectors)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        mean, var = _in_memory(self.running_mean), _in_memory(self.running_var)
+        return mean.astype(np.float64), var.astype(np.float64)
 
 
 class RefusesReadOnly(TextbookBatchNorm):
@@ -134,7 +137,7 @@ class RefusesReadOnly(TextbookBatchNorm):
 
     caught_by = "any memory layout, rank 2 or higher"
 
-    def working(self, x):
+    def working(self, x: Array) -> Array:
         if not x.flags.writeable:
             raise ValueError("buffer source array is read-only")
         return super().working(x)
@@ -145,13 +148,13 @@ class RefusesStrides(TextbookBatchNorm):
 
     caught_by = "any memory layout, rank 2 or higher"
 
-    def working(self, x):
+    def working(self, x: Array) -> Array:
         if not (x.flags.c_contiguous or x.flags.f_contiguous):
             raise ValueError("expected a contiguous array")
         return super().working(x)
 
 
-def _in_memory(vector: np.ndarray) -> np.ndarray:
+def _in_memory(vector: Array) -> Array:
     """Return as many numbers as the vector has, from the start of its memory."""
     base = vector if vector.base is None else vector.base
     return base.reshape(-1)[: len(vector)]

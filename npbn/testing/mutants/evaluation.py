@@ -4,7 +4,7 @@
 
 import numpy as np
 
-from npbn.testing.textbook import TextbookBatchNorm
+from npbn.testing.textbook import Array, TextbookBatchNorm
 
 
 class BatchStatisticsInEval(TextbookBatchNorm):
@@ -12,7 +12,7 @@ class BatchStatisticsInEval(TextbookBatchNorm):
 
     caught_by = "output in evaluation"
 
-    def statistics(self, values, training):
+    def statistics(self, values: Array, training: bool) -> tuple[Array, Array]:
         return super().statistics(values, training=True)
 
 
@@ -21,7 +21,7 @@ class UntrackedEvalIsIdentity(TextbookBatchNorm):
 
     caught_by = "without running statistics the batch normalises"
 
-    def statistics(self, values, training):
+    def statistics(self, values: Array, training: bool) -> tuple[Array, Array]:
         if self.running_mean is None and not training:
             return np.zeros(self.num_features), np.ones(self.num_features)
         return super().statistics(values, training)
@@ -32,7 +32,7 @@ class EvalWithoutEps(TextbookBatchNorm):
 
     caught_by = "eps in evaluation"
 
-    def statistics(self, values, training):
+    def statistics(self, values: Array, training: bool) -> tuple[Array, Array]:
         mean, var = super().statistics(values, training)
         return mean, var if self.by_batch(training) else var - self.eps
 
@@ -42,7 +42,7 @@ class EvalUnbiases(TextbookBatchNorm):
 
     caught_by = "output in evaluation"
 
-    def statistics(self, values, training):
+    def statistics(self, values: Array, training: bool) -> tuple[Array, Array]:
         mean, var = super().statistics(values, training)
         n = self.count(values)
         return mean, var * n / (n - 1) if not self.by_batch(training) and n > 1 else var
@@ -53,7 +53,7 @@ class EvalMeanOfBatch(TextbookBatchNorm):
 
     caught_by = "output in evaluation"
 
-    def statistics(self, values, training):
+    def statistics(self, values: Array, training: bool) -> tuple[Array, Array]:
         mean, var = super().statistics(values, training)
         return (mean if self.by_batch(training) or not values.size else self.mean(values)), var
 
@@ -63,7 +63,7 @@ class BiasLostInEval(TextbookBatchNorm):
 
     caught_by = "output in evaluation"
 
-    def forward(self, x, training):
+    def forward(self, x: Array, training: bool) -> Array:
         bias, self.bias = self.bias, self.bias if self.by_batch(training) else None
         try:
             return super().forward(x, training)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from npbn.testing.textbook import TextbookBatchNorm, along
+from npbn.testing.textbook import Array, TextbookBatchNorm, along
 
 
 class UnbiasedNormalisation(TextbookBatchNorm):
@@ -14,10 +14,10 @@ class UnbiasedNormalisation(TextbookBatchNorm):
 
     caught_by = "output in training"
 
-    def var(self, values, mean):
+    def var(self, values: Array, mean: Array) -> Array:
         return super().var(values, mean) * self.count(values) / (self.count(values) - 1)
 
-    def stored_var(self, var, values):
+    def stored_var(self, var: Array, values: Array) -> Array:
         return var
 
 
@@ -26,8 +26,9 @@ class EpsOutsideRoot(TextbookBatchNorm):
 
     caught_by = "eps is added to the variance, under the root"
 
-    def rstd(self, var):
-        return 1 / (np.sqrt(var) + self.eps)
+    def rstd(self, var: Array) -> Array:
+        rstd: Array = 1 / (np.sqrt(var) + self.eps)
+        return rstd
 
 
 class EpsAsFloor(TextbookBatchNorm):
@@ -35,8 +36,9 @@ class EpsAsFloor(TextbookBatchNorm):
 
     caught_by = "eps is added to the variance, under the root"
 
-    def rstd(self, var):
-        return 1 / np.sqrt(np.maximum(var, self.eps))
+    def rstd(self, var: Array) -> Array:
+        rstd: Array = 1 / np.sqrt(np.maximum(var, self.eps))
+        return rstd
 
 
 class HardCodedEps(TextbookBatchNorm):
@@ -44,7 +46,7 @@ class HardCodedEps(TextbookBatchNorm):
 
     caught_by = "eps is added to the variance, under the root"
 
-    def rstd(self, var):
+    def rstd(self, var: Array) -> Array:
         return 1 / np.sqrt(var + 1e-5)
 
 
@@ -53,7 +55,7 @@ class NoRoot(TextbookBatchNorm):
 
     caught_by = "output in training"
 
-    def rstd(self, var):
+    def rstd(self, var: Array) -> Array:
         return 1 / (var + self.eps)
 
 
@@ -62,9 +64,10 @@ class MomentOfSquares(TextbookBatchNorm):
 
     caught_by = "mean up to 1e4 standard deviations"
 
-    def var(self, values, mean):
+    def var(self, values: Array, mean: Array) -> Array:
         values = values.astype(np.float32)
-        return self.mean(values * values) - self.mean(values) ** 2
+        var: Array = self.mean(values * values) - self.mean(values) ** 2
+        return var
 
 
 class WithinSampleVariance(TextbookBatchNorm):
@@ -72,7 +75,7 @@ class WithinSampleVariance(TextbookBatchNorm):
 
     caught_by = "rank 3: (N, C, L)"
 
-    def var(self, values, mean):
+    def var(self, values: Array, mean: Array) -> Array:
         if values.ndim == 2:
             return super().var(values, mean)
         inner = tuple(range(2, values.ndim))
@@ -85,8 +88,9 @@ class ChannelsLast(TextbookBatchNorm):
 
     caught_by = "rank 3: (N, C, L)"
 
-    def total(self, values):
-        return values.reshape(-1, self.num_features).sum(axis=0)
+    def total(self, values: Array) -> Array:
+        total: Array = values.reshape(-1, self.num_features).sum(axis=0)
+        return total
 
 
 class BiasBeforeWeight(TextbookBatchNorm):
@@ -94,7 +98,7 @@ class BiasBeforeWeight(TextbookBatchNorm):
 
     caught_by = "output in training"
 
-    def affine(self, x_hat):
+    def affine(self, x_hat: Array) -> Array:
         y = x_hat if self.bias is None else x_hat + along(self.bias, x_hat)
         return y if self.weight is None else y * along(self.weight, y)
 
@@ -104,7 +108,7 @@ class AffineBothOrNone(TextbookBatchNorm):
 
     caught_by = "weight without bias"
 
-    def affine(self, x_hat):
+    def affine(self, x_hat: Array) -> Array:
         return x_hat if self.weight is None or self.bias is None else super().affine(x_hat)
 
 
@@ -113,7 +117,7 @@ class RunningStatisticsInTraining(TextbookBatchNorm):
 
     caught_by = "output in training"
 
-    def statistics(self, values, training):
+    def statistics(self, values: Array, training: bool) -> tuple[Array, Array]:
         return super().statistics(values, training=False)
 
 
@@ -122,7 +126,7 @@ class AcceptsOneValue(TextbookBatchNorm):
 
     caught_by = "one value a channel is refused"
 
-    def refuse(self, x, training):
+    def refuse(self, x: Array, training: bool) -> None:
         pass
 
 
@@ -131,7 +135,7 @@ class RefusesOneSample(TextbookBatchNorm):
 
     caught_by = "one sample of several positions will do"
 
-    def refuse(self, x, training):
+    def refuse(self, x: Array, training: bool) -> None:
         if self.by_batch(training) and len(x) == 1:
             raise ValueError("expected more than 1 sample")
 
@@ -141,7 +145,7 @@ class EpsSquared(TextbookBatchNorm):
 
     caught_by = "eps is added to the variance, under the root"
 
-    def rstd(self, var):
+    def rstd(self, var: Array) -> Array:
         return 1 / np.sqrt(var + self.eps**2)
 
 
@@ -150,7 +154,7 @@ class EpsTwice(TextbookBatchNorm):
 
     caught_by = "eps is added to the variance, under the root"
 
-    def rstd(self, var):
+    def rstd(self, var: Array) -> Array:
         return 1 / np.sqrt(var + 2 * self.eps)
 
 
@@ -159,7 +163,7 @@ class TrainingByRunningVariance(TextbookBatchNorm):
 
     caught_by = "output in training"
 
-    def statistics(self, values, training):
+    def statistics(self, values: Array, training: bool) -> tuple[Array, Array]:
         mean, var = super().statistics(values, training)
         return mean, var if self.running_var is None else self.running_var.astype(np.float64)
 
@@ -169,7 +173,7 @@ class AbsoluteWeight(TextbookBatchNorm):
 
     caught_by = "output in training"
 
-    def affine(self, x_hat):
+    def affine(self, x_hat: Array) -> Array:
         weight, self.weight = self.weight, None if self.weight is None else np.abs(self.weight)
         try:
             return super().affine(x_hat)
@@ -182,7 +186,7 @@ class OnePlusWeight(TextbookBatchNorm):
 
     caught_by = "output in training"
 
-    def affine(self, x_hat):
+    def affine(self, x_hat: Array) -> Array:
         return super().affine(x_hat) + (0 if self.weight is None else x_hat)
 
 
@@ -191,7 +195,7 @@ class ZeroWeightIsNone(TextbookBatchNorm):
 
     caught_by = "weights of 0"
 
-    def affine(self, x_hat):
+    def affine(self, x_hat: Array) -> Array:
         weight = self.weight
         if weight is not None:
             self.weight = np.where(weight == 0, 1, weight).astype(weight.dtype)
@@ -206,13 +210,14 @@ class BiasNormalised(TextbookBatchNorm):
 
     caught_by = "output in training"
 
-    def forward(self, x, training):
+    def forward(self, x: Array, training: bool) -> Array:
         bias = self.bias
         y = super().forward(x, training)
         if bias is None:
             return y
         with np.errstate(all="ignore"):
-            return (y + along(bias * (self.cache.rstd - 1), y)).astype(x.dtype)
+            moved: Array = (y + along(bias * (self.cache.rstd - 1), y)).astype(x.dtype)
+            return moved
 
 
 class ClipsOutput(TextbookBatchNorm):
@@ -220,7 +225,7 @@ class ClipsOutput(TextbookBatchNorm):
 
     caught_by = "many values a channel"
 
-    def affine(self, x_hat):
+    def affine(self, x_hat: Array) -> Array:
         return super().affine(x_hat).clip(-6, 6)
 
 
@@ -229,7 +234,7 @@ class VarianceFloor(TextbookBatchNorm):
 
     caught_by = "tiny variance, eps decides"
 
-    def rstd(self, var):
+    def rstd(self, var: Array) -> Array:
         return super().rstd(np.maximum(var, 1e-4))
 
 
@@ -238,7 +243,7 @@ class MeanNotSubtracted(TextbookBatchNorm):
 
     caught_by = "output in training"
 
-    def statistics(self, values, training):
+    def statistics(self, values: Array, training: bool) -> tuple[Array, Array]:
         mean, var = super().statistics(values, training)
         return 0 * mean, var
 
@@ -248,5 +253,5 @@ class VarianceAboutZero(TextbookBatchNorm):
 
     caught_by = "output in training"
 
-    def var(self, values, mean):
+    def var(self, values: Array, mean: Array) -> Array:
         return super().var(values, 0 * mean)

@@ -4,7 +4,7 @@
 
 import numpy as np
 
-from npbn.testing.textbook import TextbookBatchNorm, along
+from npbn.testing.textbook import Array, Cache, Gradients, TextbookBatchNorm, along
 
 
 class NormalisesInPlace(TextbookBatchNorm):
@@ -13,7 +13,7 @@ class NormalisesInPlace(TextbookBatchNorm):
     caught_by = "inputs are left unchanged"
 
     @np.errstate(all="ignore")
-    def forward(self, x, training):
+    def forward(self, x: Array, training: bool) -> Array:
         y = super().forward(x, training)
         x[...] = self.cache.x_hat
         return y
@@ -25,7 +25,7 @@ class ScalesGradientInPlace(TextbookBatchNorm):
     caught_by = "inputs are left unchanged"
 
     @np.errstate(all="ignore")
-    def backward(self, grad_output):
+    def backward(self, grad_output: Array) -> Gradients:
         gradients = super().backward(grad_output)
         grad_output *= along(self.cache.rstd, grad_output)
         return gradients
@@ -36,7 +36,7 @@ class StaleCache(TextbookBatchNorm):
 
     caught_by = "several steps, switching modes"
 
-    def remember(self, cache):
+    def remember(self, cache: Cache) -> None:
         self.cache = self.cache or cache
 
 
@@ -45,7 +45,7 @@ class SharedCache(TextbookBatchNorm):
 
     caught_by = "two layers do not share"
 
-    def remember(self, cache):
+    def remember(self, cache: Cache) -> None:
         type(self).cache = cache
 
 
@@ -54,9 +54,9 @@ class ReusesOutput(TextbookBatchNorm):
 
     caught_by = "results are the caller's"
 
-    buffer: np.ndarray | None = None
+    buffer: Array | None = None
 
-    def forward(self, x, training):
+    def forward(self, x: Array, training: bool) -> Array:
         self.buffer = _into(self.buffer, super().forward(x, training))
         return self.buffer
 
@@ -66,12 +66,13 @@ class ReusesGradient(TextbookBatchNorm):
 
     caught_by = "results are the caller's"
 
-    buffer: np.ndarray | None = None
+    buffer: Array | None = None
 
-    def backward(self, grad_output):
-        grad_input, *others = super().backward(grad_output)
+    def backward(self, grad_output: Array) -> Gradients:
+        grad_input, grad_weight, grad_bias = super().backward(grad_output)
+        assert grad_input is not None
         self.buffer = _into(self.buffer, grad_input)
-        return self.buffer, *others
+        return self.buffer, grad_weight, grad_bias
 
 
 class KeepsOutput(TextbookBatchNorm):
@@ -79,7 +80,7 @@ class KeepsOutput(TextbookBatchNorm):
 
     caught_by = "an output that is overwritten does not spoil backward"
 
-    def forward(self, x, training):
+    def forward(self, x: Array, training: bool) -> Array:
         y = super().forward(x, training)
         if self.weight is None and self.bias is None:
             self.remember(self.cache._replace(x_hat=y))
@@ -91,14 +92,14 @@ class GradientAccumulates(TextbookBatchNorm):
 
     caught_by = "several steps, switching modes"
 
-    accumulated: np.ndarray | float = 0.0
+    accumulated: Array | float = 0.0
 
-    def weight_gradient(self, g, cache):
+    def weight_gradient(self, g: Array, cache: Cache) -> Array:
         self.accumulated = self.accumulated + super().weight_gradient(g, cache)
         return self.accumulated
 
 
-def _into(buffer: np.ndarray | None, values: np.ndarray) -> np.ndarray:
+def _into(buffer: Array | None, values: Array) -> Array:
     """Write `values` into `buffer` if they fit there; return what holds them."""
     if buffer is None or buffer.shape != values.shape or buffer.dtype != values.dtype:
         return values
@@ -111,7 +112,7 @@ class EvaluatesInPlace(TextbookBatchNorm):
 
     caught_by = "inputs are left unchanged"
 
-    def forward(self, x, training):
+    def forward(self, x: Array, training: bool) -> Array:
         y = super().forward(x, training)
         if not training and x.flags.writeable:
             x[...] = y
@@ -123,9 +124,9 @@ class ReusesWeightGradient(TextbookBatchNorm):
 
     caught_by = "results are the caller's"
 
-    buffer: np.ndarray | None = None
+    buffer: Array | None = None
 
-    def backward(self, grad_output):
+    def backward(self, grad_output: Array) -> Gradients:
         grad_input, grad_weight, grad_bias = super().backward(grad_output)
         if grad_weight is not None:
             self.buffer = grad_weight = _into(self.buffer, grad_weight)
@@ -137,9 +138,9 @@ class ReusesOutputInEval(TextbookBatchNorm):
 
     caught_by = "results are the caller's"
 
-    buffer: np.ndarray | None = None
+    buffer: Array | None = None
 
-    def forward(self, x, training):
+    def forward(self, x: Array, training: bool) -> Array:
         y = super().forward(x, training)
         if not training:
             self.buffer = y = _into(self.buffer, y)
@@ -151,14 +152,15 @@ class BackwardWritesInput(TextbookBatchNorm):
 
     caught_by = "inputs are left unchanged"
 
-    x: np.ndarray | None = None
+    x: Array | None = None
 
-    def forward(self, x, training):
+    def forward(self, x: Array, training: bool) -> Array:
         self.x = x
         return super().forward(x, training)
 
-    def backward(self, grad_output):
+    def backward(self, grad_output: Array) -> Gradients:
         gradients = super().backward(grad_output)
+        assert self.x is not None
         if self.x.flags.writeable:
             self.x[...] = gradients[0]
         return gradients

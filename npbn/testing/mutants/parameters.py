@@ -2,7 +2,7 @@
 
 # ruff: noqa: D102 - an override does what the textbook says of the method, but for one mistake
 
-from npbn.testing.textbook import TextbookBatchNorm
+from npbn.testing.textbook import Array, Cache, Gradients, TextbookBatchNorm
 
 
 class WeightGradientUncentred(TextbookBatchNorm):
@@ -10,8 +10,9 @@ class WeightGradientUncentred(TextbookBatchNorm):
 
     caught_by = "gradient of the weight, training"
 
-    def weight_gradient(self, g, cache):
-        return super().weight_gradient(g, cache) + self.total(g) * cache.mean * cache.rstd
+    def weight_gradient(self, g: Array, cache: Cache) -> Array:
+        grad: Array = super().weight_gradient(g, cache) + self.total(g) * cache.mean * cache.rstd
+        return grad
 
 
 class WeightGradientUnscaled(TextbookBatchNorm):
@@ -19,8 +20,9 @@ class WeightGradientUnscaled(TextbookBatchNorm):
 
     caught_by = "gradient of the weight, training"
 
-    def weight_gradient(self, g, cache):
-        return super().weight_gradient(g, cache) / cache.rstd
+    def weight_gradient(self, g: Array, cache: Cache) -> Array:
+        grad: Array = super().weight_gradient(g, cache) / cache.rstd
+        return grad
 
 
 class WeightGradientAveraged(TextbookBatchNorm):
@@ -28,7 +30,7 @@ class WeightGradientAveraged(TextbookBatchNorm):
 
     caught_by = "gradient of the weight, training"
 
-    def weight_gradient(self, g, cache):
+    def weight_gradient(self, g: Array, cache: Cache) -> Array:
         return super().weight_gradient(g, cache) / max(self.count(g), 1)
 
 
@@ -37,7 +39,7 @@ class BiasGradientAveraged(TextbookBatchNorm):
 
     caught_by = "gradient of the bias, training"
 
-    def bias_gradient(self, g):
+    def bias_gradient(self, g: Array) -> Array:
         return super().bias_gradient(g) / max(self.count(g), 1)
 
 
@@ -46,8 +48,9 @@ class WeightGradientWeighted(TextbookBatchNorm):
 
     caught_by = "gradient of the weight, training"
 
-    def weight_gradient(self, g, cache):
-        return super().weight_gradient(g, cache) * self.weight
+    def weight_gradient(self, g: Array, cache: Cache) -> Array:
+        grad: Array = super().weight_gradient(g, cache) * self.weight
+        return grad
 
 
 class BiasGradientWeighted(TextbookBatchNorm):
@@ -55,7 +58,7 @@ class BiasGradientWeighted(TextbookBatchNorm):
 
     caught_by = "gradient of the bias, training"
 
-    def bias_gradient(self, g):
+    def bias_gradient(self, g: Array) -> Array:
         total = super().bias_gradient(g)
         return total if self.weight is None else total * self.weight
 
@@ -65,7 +68,7 @@ class EvalWeightGradientIsZero(TextbookBatchNorm):
 
     caught_by = "gradient of the weight, evaluation"
 
-    def weight_gradient(self, g, cache):
+    def weight_gradient(self, g: Array, cache: Cache) -> Array:
         grad = super().weight_gradient(g, cache)
         return grad if cache.by_batch else 0 * grad
 
@@ -75,7 +78,7 @@ class EvalBiasGradientIsZero(TextbookBatchNorm):
 
     caught_by = "gradient of the bias, evaluation"
 
-    def bias_gradient(self, g):
+    def bias_gradient(self, g: Array) -> Array:
         grad = super().bias_gradient(g)
         return grad if self.cache.by_batch else 0 * grad
 
@@ -85,7 +88,7 @@ class ParametersSwapped(TextbookBatchNorm):
 
     caught_by = "gradient of the weight, training"
 
-    def backward(self, grad_output):
+    def backward(self, grad_output: Array) -> Gradients:
         grad_input, weight, bias = super().backward(grad_output)
         return (
             (grad_input, weight, bias)

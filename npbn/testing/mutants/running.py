@@ -4,7 +4,7 @@
 
 import numpy as np
 
-from npbn.testing.textbook import TextbookBatchNorm
+from npbn.testing.textbook import Array, TextbookBatchNorm
 
 
 class BiasedRunningVariance(TextbookBatchNorm):
@@ -12,7 +12,7 @@ class BiasedRunningVariance(TextbookBatchNorm):
 
     caught_by = "running statistics"
 
-    def stored_var(self, var, values):
+    def stored_var(self, var: Array, values: Array) -> Array:
         return var
 
 
@@ -21,7 +21,7 @@ class RowsInUnbiasedVariance(TextbookBatchNorm):
 
     caught_by = "rank 3: (N, C, L)"
 
-    def stored_var(self, var, values):
+    def stored_var(self, var: Array, values: Array) -> Array:
         return var * len(values) / (len(values) - 1)
 
 
@@ -30,8 +30,9 @@ class RunningStd(TextbookBatchNorm):
 
     caught_by = "running statistics"
 
-    def stored_var(self, var, values):
-        return np.sqrt(super().stored_var(var, values))
+    def stored_var(self, var: Array, values: Array) -> Array:
+        std: Array = np.sqrt(super().stored_var(var, values))
+        return std
 
 
 class MomentumReversed(TextbookBatchNorm):
@@ -39,7 +40,7 @@ class MomentumReversed(TextbookBatchNorm):
 
     caught_by = "running statistics"
 
-    def factor(self):
+    def factor(self) -> float:
         return super().factor() if self.momentum is None else 1 - self.momentum
 
 
@@ -48,7 +49,7 @@ class MomentumNoneIsTenth(TextbookBatchNorm):
 
     caught_by = "momentum None averages all batches"
 
-    def factor(self):
+    def factor(self) -> float:
         return 0.1 if self.momentum is None else self.momentum
 
 
@@ -57,7 +58,7 @@ class MomentumZeroIsNone(TextbookBatchNorm):
 
     caught_by = "momentum 0, 1 and outside"
 
-    def factor(self):
+    def factor(self) -> float:
         return self.momentum or 1 / self.num_batches_tracked
 
 
@@ -66,7 +67,7 @@ class AverageLagsBehind(TextbookBatchNorm):
 
     caught_by = "momentum None averages all batches"
 
-    def factor(self):
+    def factor(self) -> float:
         before = max(self.num_batches_tracked - 1, 1)
         return 1 / before if self.momentum is None else self.momentum
 
@@ -76,7 +77,7 @@ class FirstBatchReplaces(TextbookBatchNorm):
 
     caught_by = "running statistics"
 
-    def factor(self):
+    def factor(self) -> float:
         return 1.0 if self.num_batches_tracked == 1 else super().factor()
 
 
@@ -85,7 +86,7 @@ class NeverUpdated(TextbookBatchNorm):
 
     caught_by = "running statistics"
 
-    def update(self, mean, var):
+    def update(self, mean: Array, var: Array) -> None:
         pass
 
 
@@ -94,7 +95,7 @@ class UpdatedInEval(TextbookBatchNorm):
 
     caught_by = "evaluation leaves the running statistics"
 
-    def tracks(self, training):
+    def tracks(self, training: bool) -> bool:
         return self.running_mean is not None
 
 
@@ -103,7 +104,7 @@ class EmptyBatchCounts(TextbookBatchNorm):
 
     caught_by = "an empty batch changes no statistics"
 
-    def track(self, values):
+    def track(self, values: Array) -> None:
         super().track(values)
         if self.count(values) == 0:
             nothing = np.zeros(self.num_features)
@@ -115,7 +116,7 @@ class RunningVarianceWithEps(TextbookBatchNorm):
 
     caught_by = "running statistics"
 
-    def stored_var(self, var, values):
+    def stored_var(self, var: Array, values: Array) -> Array:
         return super().stored_var(var, values) + self.eps
 
 
@@ -124,9 +125,10 @@ class RunningVarianceAboutRunningMean(TextbookBatchNorm):
 
     caught_by = "running statistics"
 
-    def track(self, values):
+    def track(self, values: Array) -> None:
         self.count_batch(values)
         if self.count(values) > 0:
+            assert self.running_mean is not None
             mean = self.mean(values)
             var = self.var(values, self.running_mean.astype(np.float64))
             self.update(mean, self.stored_var(var, values))
@@ -137,7 +139,9 @@ class MomentumOfTheMeanAlone(TextbookBatchNorm):
 
     caught_by = "running statistics"
 
-    def update(self, mean, var):
+    def update(self, mean: Array, var: Array) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
         self.running_mean = self.mix(self.running_mean, mean, self.factor())
         self.running_var = self.mix(self.running_var, var, 0.1)
 
@@ -147,7 +151,7 @@ class UpdatesTwice(TextbookBatchNorm):
 
     caught_by = "running statistics"
 
-    def update(self, mean, var):
+    def update(self, mean: Array, var: Array) -> None:
         super().update(mean, var)
         super().update(mean, var)
 
@@ -157,7 +161,7 @@ class MomentumClamped(TextbookBatchNorm):
 
     caught_by = "momentum 0, 1 and outside"
 
-    def factor(self):
+    def factor(self) -> float:
         return min(max(super().factor(), 0), 1)
 
 
@@ -166,7 +170,7 @@ class MomentumOneIgnored(TextbookBatchNorm):
 
     caught_by = "momentum 0, 1 and outside"
 
-    def factor(self):
+    def factor(self) -> float:
         return 0.0 if self.momentum == 1 else super().factor()
 
 
@@ -175,7 +179,7 @@ class AverageCountsOneMore(TextbookBatchNorm):
 
     caught_by = "momentum None averages all batches"
 
-    def factor(self):
+    def factor(self) -> float:
         return 1 / (self.num_batches_tracked + 1) if self.momentum is None else self.momentum
 
 
@@ -186,11 +190,11 @@ class AverageStartsAnew(TextbookBatchNorm):
 
     seen = 0
 
-    def update(self, mean, var):
+    def update(self, mean: Array, var: Array) -> None:
         self.seen += 1
         super().update(mean, var)
 
-    def factor(self):
+    def factor(self) -> float:
         return 1 / self.seen if self.momentum is None else self.momentum
 
 
@@ -199,7 +203,7 @@ class RunningStatisticsShaped(TextbookBatchNorm):
 
     caught_by = "running statistics"
 
-    def mix(self, old, new, factor):
+    def mix(self, old: Array, new: Array, factor: float) -> Array:
         return super().mix(old, new, factor).reshape(1, -1)
 
 
@@ -208,7 +212,7 @@ class RunningStatisticsWider(TextbookBatchNorm):
 
     caught_by = "running statistics"
 
-    def mix(self, old, new, factor):
+    def mix(self, old: Array, new: Array, factor: float) -> Array:
         return super().mix(old.astype(np.float64), new, factor)
 
 
@@ -217,8 +221,9 @@ class RunningVarianceClipped(TextbookBatchNorm):
 
     caught_by = "momentum 0, 1 and outside"
 
-    def update(self, mean, var):
+    def update(self, mean: Array, var: Array) -> None:
         super().update(mean, var)
+        assert self.running_var is not None
         self.running_var = np.maximum(self.running_var, 0)
 
 
@@ -229,11 +234,11 @@ class RunningInFloat16(TextbookBatchNorm):
 
     half = False
 
-    def working(self, x):
+    def working(self, x: Array) -> Array:
         self.half = x.dtype == np.float16
         return super().working(x)
 
-    def update(self, mean, var):
+    def update(self, mean: Array, var: Array) -> None:
         if self.half:
             mean, var = (v.astype(np.float16).astype(np.float64) for v in (mean, var))
         super().update(mean, var)
@@ -244,7 +249,7 @@ class RunningInFloat32(TextbookBatchNorm):
 
     caught_by = "running statistics in float64"
 
-    def mix(self, old, new, factor):
+    def mix(self, old: Array, new: Array, factor: float) -> Array:
         return super().mix(old, new, factor).astype(np.float32).astype(old.dtype)
 
 
@@ -253,7 +258,7 @@ class MomentumInFloat32(TextbookBatchNorm):
 
     caught_by = "eps and momentum are held in float64"
 
-    def factor(self):
+    def factor(self) -> float:
         return float(np.float32(super().factor()))
 
 
@@ -262,6 +267,6 @@ class NanKeptOut(TextbookBatchNorm):
 
     caught_by = "NaN and infinity reach gradients and statistics"
 
-    def update(self, mean, var):
+    def update(self, mean: Array, var: Array) -> None:
         if np.isfinite(mean).all() and np.isfinite(var).all():
             super().update(mean, var)

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from npbn.testing.textbook import TextbookBatchNorm
+from npbn.testing.textbook import Array, Cache, Gradients, TextbookBatchNorm
 
 
 class BiasGradientAccumulates(TextbookBatchNorm):
@@ -15,9 +15,9 @@ class BiasGradientAccumulates(TextbookBatchNorm):
 
     caught_by = "several steps, switching modes"
 
-    accumulated: np.ndarray | float = 0.0
+    accumulated: Array | float = 0.0
 
-    def bias_gradient(self, g):
+    def bias_gradient(self, g: Array) -> Array:
         self.accumulated = self.accumulated + super().bias_gradient(g)
         return self.accumulated
 
@@ -27,9 +27,9 @@ class InputGradientAccumulates(TextbookBatchNorm):
 
     caught_by = "several steps, switching modes"
 
-    before: np.ndarray | None = None
+    before: Array | None = None
 
-    def input_gradient(self, g, cache):
+    def input_gradient(self, g: Array, cache: Cache) -> Array:
         grad = super().input_gradient(g, cache)
         if self.before is not None and self.before.shape == grad.shape:
             grad = grad + self.before
@@ -42,14 +42,14 @@ class CacheOfAShape(TextbookBatchNorm):
 
     caught_by = "two layers do not share"
 
-    caches: dict = {}  # noqa: RUF012 - it is the mistake
+    caches: dict[tuple[int, ...], Cache] = {}  # noqa: RUF012 - it is the mistake
 
-    def remember(self, cache):
+    def remember(self, cache: Cache) -> None:
         super().remember(cache)
         self.shape = cache.x_hat.shape
         self.caches[self.shape] = cache
 
-    def backward(self, grad_output):
+    def backward(self, grad_output: Array) -> Gradients:
         self.cache = self.caches[self.shape]
         return super().backward(grad_output)
 
@@ -59,9 +59,9 @@ class ScratchOfAProcess(TextbookBatchNorm):
 
     caught_by = "two threads, a layer in each"
 
-    scratch: dict = {}  # noqa: RUF012 - it is the mistake
+    scratch: dict[int, Array] = {}  # noqa: RUF012 - it is the mistake
 
-    def statistics(self, values, training):
+    def statistics(self, values: Array, training: bool) -> tuple[Array, Array]:
         mean, var = super().statistics(values, training)
         self.scratch[self.num_features] = mean
         if threading.active_count() > 1:
@@ -74,12 +74,12 @@ class SecondBackwardDiffers(TextbookBatchNorm):
 
     caught_by = "backward twice is refused or gives the same"
 
-    def input_gradient(self, g, cache):
+    def input_gradient(self, g: Array, cache: Cache) -> Array:
         grad = super().input_gradient(g, cache)
         np.multiply(cache.x_hat, g, cache.x_hat)
         return grad
 
-    def backward(self, grad_output):
+    def backward(self, grad_output: Array) -> Gradients:
         g, cache = self.working(grad_output), self.cache
         weight = bias = None
         if self.weight is not None:

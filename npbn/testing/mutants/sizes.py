@@ -4,7 +4,7 @@
 
 import numpy as np
 
-from npbn.testing.textbook import TextbookBatchNorm, along
+from npbn.testing.textbook import Array, Cache, TextbookBatchNorm, along
 
 
 class ChannelTailUnscaled(TextbookBatchNorm):
@@ -12,7 +12,7 @@ class ChannelTailUnscaled(TextbookBatchNorm):
 
     caught_by = "up to 70 channels and 300 samples"
 
-    def affine(self, x_hat):
+    def affine(self, x_hat: Array) -> Array:
         y, whole = super().affine(x_hat), self.num_features // 8 * 8
         if whole:
             y[:, whole:] = x_hat[:, whole:]
@@ -24,7 +24,7 @@ class ChannelTailUncentred(TextbookBatchNorm):
 
     caught_by = "up to 70 channels and 300 samples"
 
-    def mean(self, values):
+    def mean(self, values: Array) -> Array:
         mean, whole = super().mean(values), self.num_features // 8 * 8
         if whole:
             mean[whole:] = 0
@@ -36,7 +36,7 @@ class PositionTailDropped(TextbookBatchNorm):
 
     caught_by = "up to 70 channels of 256 positions"
 
-    def total(self, values):
+    def total(self, values: Array) -> Array:
         whole = values.shape[-1] // 8 * 8
         return super().total(values[..., :whole] if values.ndim > 2 and whole else values)
 
@@ -46,7 +46,7 @@ class RowTailDropped(TextbookBatchNorm):
 
     caught_by = "output in training"
 
-    def total(self, values):
+    def total(self, values: Array) -> Array:
         return super().total(values[: len(values) // 4 * 4 or None])
 
 
@@ -55,7 +55,7 @@ class RowBlocksOf256(TextbookBatchNorm):
 
     caught_by = "many values a channel"
 
-    def total(self, values):
+    def total(self, values: Array) -> Array:
         return super().total(values[: len(values) // 256 * 256 or None])
 
 
@@ -64,7 +64,7 @@ class FirstBlockOnly(TextbookBatchNorm):
 
     caught_by = "many values a channel"
 
-    def statistics(self, values, training):
+    def statistics(self, values: Array, training: bool) -> tuple[Array, Array]:
         return super().statistics(values[:256] if self.by_batch(training) else values, training)
 
 
@@ -73,7 +73,7 @@ class CountInUint8(TextbookBatchNorm):
 
     caught_by = "many values a channel"
 
-    def count(self, values):
+    def count(self, values: Array) -> int:
         return super().count(values) % 256 or super().count(values)
 
 
@@ -82,7 +82,7 @@ class CountInUint16(TextbookBatchNorm):
 
     caught_by = "100,000 samples"
 
-    def count(self, values):
+    def count(self, values: Array) -> int:
         return super().count(values) % 65536 or super().count(values)
 
 
@@ -91,9 +91,12 @@ class BlocksAveragedAlike(TextbookBatchNorm):
 
     caught_by = "many values a channel"
 
-    def mean(self, values):
+    def mean(self, values: Array) -> Array:
         blocks = [values[i : i + 256] for i in range(0, max(len(values), 1), 256)]
-        return np.mean([super(BlocksAveragedAlike, self).mean(block) for block in blocks], axis=0)
+        mean: Array = np.mean(
+            [super(BlocksAveragedAlike, self).mean(block) for block in blocks], axis=0
+        )
+        return mean
 
 
 class WeightModulo32(TextbookBatchNorm):
@@ -101,7 +104,7 @@ class WeightModulo32(TextbookBatchNorm):
 
     caught_by = "up to 70 channels and 300 samples"
 
-    def affine(self, x_hat):
+    def affine(self, x_hat: Array) -> Array:
         weight = self.weight
         try:
             if weight is not None:
@@ -116,7 +119,7 @@ class BiasModulo64(TextbookBatchNorm):
 
     caught_by = "up to 70 channels and 300 samples"
 
-    def affine(self, x_hat):
+    def affine(self, x_hat: Array) -> Array:
         bias = self.bias
         try:
             if bias is not None:
@@ -131,7 +134,7 @@ class FirstChannelsTracked(TextbookBatchNorm):
 
     caught_by = "up to 70 channels and 300 samples"
 
-    def mix(self, old, new, factor):
+    def mix(self, old: Array, new: Array, factor: float) -> Array:
         mixed = super().mix(old, new, factor)
         mixed[64:] = old[64:]
         return mixed
@@ -142,14 +145,14 @@ class GradientOfFirstPositions(TextbookBatchNorm):
 
     caught_by = "up to 70 channels of 256 positions"
 
-    def weight_gradient(self, g, cache):
+    def weight_gradient(self, g: Array, cache: Cache) -> Array:
         return (
             self.total(g[:, :, :64] * cache.x_hat[:, :, :64])
             if g.ndim > 2
             else (super().weight_gradient(g, cache))
         )
 
-    def bias_gradient(self, g):
+    def bias_gradient(self, g: Array) -> Array:
         return super().bias_gradient(g[:, :, :64] if g.ndim > 2 else g)
 
 
@@ -158,7 +161,7 @@ class HeightForWidth(TextbookBatchNorm):
 
     caught_by = "rank 4: (N, C, H, W)"
 
-    def var_term(self, g, cache):
+    def var_term(self, g: Array, cache: Cache) -> Array | float:
         if g.ndim == 4:
             swapped = np.swapaxes(cache.x_hat, 2, 3).reshape(g.shape)
             cache = cache._replace(x_hat=swapped)
@@ -170,7 +173,7 @@ class DepthIgnored(TextbookBatchNorm):
 
     caught_by = "rank 5: (N, C, D, H, W)"
 
-    def total(self, values):
+    def total(self, values: Array) -> Array:
         if values.ndim == 5 and values.shape[2]:
             return super().total(np.broadcast_to(values[:, :, :1], values.shape))
         return super().total(values)
@@ -181,9 +184,10 @@ class SquareBatchTransposed(TextbookBatchNorm):
 
     caught_by = "output in training"
 
-    def affine(self, x_hat):
+    def affine(self, x_hat: Array) -> Array:
         if x_hat.ndim == 2 and x_hat.shape[0] == x_hat.shape[1]:
-            return super().affine(x_hat.T).T
+            y: Array = super().affine(x_hat.T).T
+            return y
         return super().affine(x_hat)
 
 
@@ -192,7 +196,7 @@ class RefusesEmptyInEval(TextbookBatchNorm):
 
     caught_by = "no value a channel in evaluation"
 
-    def refuse(self, x, training):
+    def refuse(self, x: Array, training: bool) -> None:
         super().refuse(x, training)
         if not training and x.size == 0:
             raise ValueError("expected values, got none")
@@ -203,7 +207,7 @@ class EmptyLosesItsShape(TextbookBatchNorm):
 
     caught_by = "samples without positions in evaluation"
 
-    def forward(self, x, training):
+    def forward(self, x: Array, training: bool) -> Array:
         y = super().forward(x, training)
         return y.reshape(0, self.num_features) if x.size == 0 else y
 
@@ -213,7 +217,7 @@ class OneValueIsItsMean(TextbookBatchNorm):
 
     caught_by = "one value a channel in evaluation"
 
-    def statistics(self, values, training):
+    def statistics(self, values: Array, training: bool) -> tuple[Array, Array]:
         mean, var = super().statistics(values, training)
         if values.size == self.num_features:
             mean = values.reshape(self.num_features)
@@ -225,7 +229,7 @@ class RefusesOneValueInEval(TextbookBatchNorm):
 
     caught_by = "one value a channel in evaluation"
 
-    def refuse(self, x, training):
+    def refuse(self, x: Array, training: bool) -> None:
         if self.count(x) == 1:
             raise ValueError("expected more than 1 value per channel")
 
@@ -235,9 +239,10 @@ class PositionsAsChannels(TextbookBatchNorm):
 
     caught_by = "rank 3: (N, C, L)"
 
-    def affine(self, x_hat):
+    def affine(self, x_hat: Array) -> Array:
         if x_hat.ndim == 3 and x_hat.shape[1] == x_hat.shape[2]:
-            return super().affine(x_hat.swapaxes(1, 2)).swapaxes(1, 2)
+            y: Array = super().affine(x_hat.swapaxes(1, 2)).swapaxes(1, 2)
+            return y
         return super().affine(x_hat)
 
 
@@ -246,7 +251,7 @@ class RowsBeyond65535(TextbookBatchNorm):
 
     caught_by = "100,000 samples"
 
-    def affine(self, x_hat):
+    def affine(self, x_hat: Array) -> Array:
         y = super().affine(x_hat)
         y[65535:] = x_hat[65535:]
         return y
@@ -257,7 +262,7 @@ class ScalarWeight(TextbookBatchNorm):
 
     caught_by = "up to 70 channels and 300 samples"
 
-    def affine(self, x_hat):
+    def affine(self, x_hat: Array) -> Array:
         y = super().affine(x_hat)
         if self.num_features > 8 and self.weight is not None:
             bias = 0 if self.bias is None else along(self.bias, x_hat)

@@ -4,7 +4,7 @@
 
 import numpy as np
 
-from npbn.testing.textbook import TextbookBatchNorm
+from npbn.testing.textbook import Array, Cache, Gradients, TextbookBatchNorm
 
 
 class KeepsFirstCount(TextbookBatchNorm):
@@ -14,7 +14,7 @@ class KeepsFirstCount(TextbookBatchNorm):
 
     first: int | None = None
 
-    def count(self, values):
+    def count(self, values: Array) -> int:
         self.first = self.first or super().count(values)
         return self.first
 
@@ -24,9 +24,9 @@ class FoldsOnce(TextbookBatchNorm):
 
     caught_by = "other weights and statistics between steps"
 
-    folded: np.ndarray | None = None
+    folded: Array | None = None
 
-    def statistics(self, values, training):
+    def statistics(self, values: Array, training: bool) -> tuple[Array, Array]:
         mean, var = super().statistics(values, training)
         if not self.by_batch(training):
             self.folded = var if self.folded is None else self.folded
@@ -39,9 +39,9 @@ class FoldsUntilTraining(TextbookBatchNorm):
 
     caught_by = "other weights and statistics between steps"
 
-    folded: tuple | None = None
+    folded: tuple[Array, Array] | None = None
 
-    def statistics(self, values, training):
+    def statistics(self, values: Array, training: bool) -> tuple[Array, Array]:
         if self.by_batch(training):
             self.folded = None
             return super().statistics(values, training)
@@ -54,9 +54,9 @@ class KeepsFirstWeight(TextbookBatchNorm):
 
     caught_by = "other weights and statistics between steps"
 
-    copied: np.ndarray | None = None
+    copied: Array | None = None
 
-    def affine(self, x_hat):
+    def affine(self, x_hat: Array) -> Array:
         held = self.weight
         self.copied = held if self.copied is None else self.copied
         self.weight = self.copied
@@ -71,9 +71,9 @@ class KeepsFirstBias(TextbookBatchNorm):
 
     caught_by = "other weights and statistics between steps"
 
-    copied: np.ndarray | None = None
+    copied: Array | None = None
 
-    def affine(self, x_hat):
+    def affine(self, x_hat: Array) -> Array:
         held = self.bias
         self.copied = held if self.copied is None else self.copied
         self.bias = self.copied
@@ -88,13 +88,14 @@ class BackwardKeepsFirstWeight(TextbookBatchNorm):
 
     caught_by = "other weights and statistics between steps"
 
-    copied: np.ndarray | None = None
+    copied: Array | None = None
 
-    def scale(self, cache):
+    def scale(self, cache: Cache) -> Array:
         if self.weight is None:
             return super().scale(cache)
         self.copied = self.weight if self.copied is None else self.copied
-        return cache.rstd * self.copied
+        scale: Array = cache.rstd * self.copied
+        return scale
 
 
 class LoadsStatisticsOnce(TextbookBatchNorm):
@@ -102,16 +103,18 @@ class LoadsStatisticsOnce(TextbookBatchNorm):
 
     caught_by = "other weights and statistics between steps"
 
-    own: tuple | None = None
+    own: tuple[Array, Array] | None = None
 
-    def statistics(self, values, training):
+    def statistics(self, values: Array, training: bool) -> tuple[Array, Array]:
         if not self.by_batch(training):
             self.own = self.own or super().statistics(values, training)
             return self.own
         return super().statistics(values, training)
 
-    def update(self, mean, var):
+    def update(self, mean: Array, var: Array) -> None:
         super().update(mean, var)
+        assert self.running_mean is not None
+        assert self.running_var is not None
         self.own = self.running_mean.astype(np.float64), self.running_var.astype(np.float64)
 
 
@@ -122,8 +125,9 @@ class MomentumDecays(TextbookBatchNorm):
 
     steps = 0
 
-    def factor(self):
-        return super().factor() * 0.5 ** (self.num_batches_tracked - 1)
+    def factor(self) -> float:
+        factor: float = super().factor() * 0.5 ** (self.num_batches_tracked - 1)
+        return factor
 
 
 class UpdatesEveryOtherStep(TextbookBatchNorm):
@@ -131,7 +135,7 @@ class UpdatesEveryOtherStep(TextbookBatchNorm):
 
     caught_by = "three training steps"
 
-    def update(self, mean, var):
+    def update(self, mean: Array, var: Array) -> None:
         if self.num_batches_tracked % 2:
             super().update(mean, var)
 
@@ -141,9 +145,9 @@ class StatisticsLag(TextbookBatchNorm):
 
     caught_by = "three training steps"
 
-    waiting: tuple | None = None
+    waiting: tuple[Array, Array] | None = None
 
-    def update(self, mean, var):
+    def update(self, mean: Array, var: Array) -> None:
         super().update(*(self.waiting or (mean, var)))
         self.waiting = mean, var
 
@@ -155,7 +159,7 @@ class EvaluationDrifts(TextbookBatchNorm):
 
     evaluations = 0
 
-    def tracks(self, training):
+    def tracks(self, training: bool) -> bool:
         self.evaluations = 0 if training else self.evaluations + 1
         return super().tracks(training) or (self.running_mean is not None and self.evaluations > 1)
 
@@ -165,9 +169,9 @@ class EvaluatesByLastBatch(TextbookBatchNorm):
 
     caught_by = "several steps, switching modes"
 
-    last: tuple | None = None
+    last: tuple[Array, Array] | None = None
 
-    def statistics(self, values, training):
+    def statistics(self, values: Array, training: bool) -> tuple[Array, Array]:
         if self.by_batch(training):
             self.last = super().statistics(values, training)
             return self.last
@@ -181,7 +185,7 @@ class ModeSticks(TextbookBatchNorm):
 
     was_training = False
 
-    def statistics(self, values, training):
+    def statistics(self, values: Array, training: bool) -> tuple[Array, Array]:
         late, self.was_training = self.was_training, training
         return super().statistics(values, training or late)
 
@@ -193,7 +197,7 @@ class BackwardModeSticks(TextbookBatchNorm):
 
     mode: bool | None = None
 
-    def remember(self, cache):
+    def remember(self, cache: Cache) -> None:
         self.mode = cache.by_batch if self.mode is None else self.mode
         super().remember(cache._replace(by_batch=self.mode))
 
@@ -203,7 +207,7 @@ class CountsInBackward(TextbookBatchNorm):
 
     caught_by = "num_batches_tracked"
 
-    def backward(self, grad_output):
+    def backward(self, grad_output: Array) -> Gradients:
         if self.cache.by_batch and self.running_mean is not None:
             self.num_batches_tracked += 1
         return super().backward(grad_output)
@@ -214,7 +218,7 @@ class CounterOfOneByte(TextbookBatchNorm):
 
     caught_by = "three training steps"
 
-    def count_batch(self, values):
+    def count_batch(self, values: Array) -> None:
         self.num_batches_tracked = (self.num_batches_tracked + 1) % 2
 
 
@@ -223,7 +227,7 @@ class UpdatesInBackward(TextbookBatchNorm):
 
     caught_by = "running statistics"
 
-    def backward(self, grad_output):
+    def backward(self, grad_output: Array) -> Gradients:
         if self.cache.by_batch and self.running_mean is not None:
             self.update(self.cache.mean, self.cache.var)
         return super().backward(grad_output)
@@ -237,7 +241,7 @@ class FoldsInPlace(TextbookBatchNorm):
     folded = False
 
     @np.errstate(all="ignore")
-    def forward(self, x, training):
+    def forward(self, x: Array, training: bool) -> Array:
         y = super().forward(x, training)
         if not training and self.weight is not None and not self.folded:
             self.weight = (self.weight * self.cache.rstd).astype(self.weight.dtype)
