@@ -1,6 +1,6 @@
-"""BatchNorms that are each wrong in one way, as people really get them wrong.
+"""BatchNorms that each have one mistake, of the kinds found in practice.
 
-A suite is worth what it fails: the conformance suite has to fail every one of :data:`MUTANTS`.
+The conformance suite has to fail every one of :data:`MUTANTS`.
 Each is a class of the plain protocol (:func:`npbn.testing.protocol.class_implementation`) and
 overrides the least it can of :class:`~npbn.testing.textbook.TextbookBatchNorm`, which is right.
 ``caught_by`` names a behaviour that it fails; it may fail others too.

@@ -8,7 +8,7 @@ from npbn.testing.textbook import Array, Cache, Gradients, TextbookBatchNorm
 
 
 class NoMeanTerm(TextbookBatchNorm):
-    """Lets no gradient through the mean."""
+    """Omits the gradient through the mean."""
 
     caught_by = "gradient of the input, training"
 
@@ -17,7 +17,7 @@ class NoMeanTerm(TextbookBatchNorm):
 
 
 class NoVarianceTerm(TextbookBatchNorm):
-    """Lets no gradient through the variance."""
+    """Omits the gradient through the variance."""
 
     caught_by = "gradient of the input, training"
 

@@ -1,4 +1,4 @@
-"""Mutants that take dtypes, memory layouts, NaN or infinity for what they are not."""
+"""Mutants that handle dtypes, memory layouts, NaN or infinity incorrectly."""
 
 # ruff: noqa: D102 - an override does what the textbook says of the method, but for one mistake
 

@@ -1,4 +1,4 @@
-"""Mutants that are right until two calls, or two owners, share memory."""
+"""Mutants that are wrong where two calls, or two owners, share memory."""
 
 # ruff: noqa: D102 - an override does what the textbook says of the method, but for one mistake
 
@@ -32,7 +32,7 @@ class ScalesGradientInPlace(TextbookBatchNorm):
 
 
 class StaleCache(TextbookBatchNorm):
-    """Goes backward through its first forward pass for ever: ``if self.cache is None``."""
+    """Uses the cache of its first forward pass in every step: ``if self.cache is None``."""
 
     caught_by = "several steps, switching modes"
 

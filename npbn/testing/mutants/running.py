@@ -112,7 +112,7 @@ class EmptyBatchCounts(TextbookBatchNorm):
 
 
 class RunningVarianceWithEps(TextbookBatchNorm):
-    """Averages var + eps, the number that was at hand."""
+    """Averages var + eps instead of var."""
 
     caught_by = "running statistics"
 

@@ -203,7 +203,7 @@ class RefusesEmptyInEval(TextbookBatchNorm):
 
 
 class EmptyLosesItsShape(TextbookBatchNorm):
-    """Returns early with an array of no axes to speak of where there are no values."""
+    """Returns an array of shape (0, C) for every empty batch."""
 
     caught_by = "samples without positions in evaluation"
 

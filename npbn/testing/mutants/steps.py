@@ -8,7 +8,7 @@ from npbn.testing.textbook import Array, Cache, Gradients, TextbookBatchNorm
 
 
 class KeepsFirstCount(TextbookBatchNorm):
-    """Divides by the number of values of its first batch for ever."""
+    """Divides by the number of values of its first batch in every step."""
 
     caught_by = "another shape at every step"
 
@@ -99,7 +99,7 @@ class BackwardKeepsFirstWeight(TextbookBatchNorm):
 
 
 class LoadsStatisticsOnce(TextbookBatchNorm):
-    """Evaluates by statistics of its own, which what is loaded later never reaches."""
+    """Evaluates with its own copy of the statistics, which loading does not update."""
 
     caught_by = "other weights and statistics between steps"
 
@@ -191,7 +191,7 @@ class ModeSticks(TextbookBatchNorm):
 
 
 class BackwardModeSticks(TextbookBatchNorm):
-    """Goes backward for ever as after its first forward pass."""
+    """Uses the mode of its first forward pass in every backward pass."""
 
     caught_by = "several steps, switching modes"
 
