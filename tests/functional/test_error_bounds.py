@@ -43,7 +43,7 @@ def test_linear_holds_its_bound(dtype, rng, rows, width, out):
 
 def exact_cross_entropy(logits, target, weight, smoothing):
     """Return one term and its gradient to 50 digits."""
-    with decimal.localcontext(prec=50):
+    with decimal.localcontext(decimal.Context(prec=50)):
         z, w = ([Decimal(float(v)) for v in values] for values in (logits, weight))
         top = max(z)
         total = sum((v - top).exp() for v in z)
@@ -88,7 +88,7 @@ def test_cross_entropy_holds_its_bound_with_smoothing_and_ignored_targets(
 @given(rng=rngs(), n=st.integers(1, 300), reduction=st.sampled_from(["mean", "sum"]))
 def test_mean_squared_error_holds_its_bound(rng, n, reduction):
     x, target = (rng.normal(size=n).astype(np.float32) for _ in range(2))
-    with decimal.localcontext(prec=50):
+    with decimal.localcontext(decimal.Context(prec=50)):
         pairs = zip(x.tolist(), target.tolist(), strict=True)
         exact = sum((Decimal(a) - Decimal(b)) ** 2 for a, b in pairs)
         exact = float(exact / n if reduction == "mean" else exact)
