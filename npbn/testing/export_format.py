@@ -248,7 +248,7 @@ def _array(where: str, data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> 
     try:
         version = np.lib.format.read_magic(stream)
         header = np.lib.format.read_array_header_1_0(stream)
-    except ValueError:
+    except Exception:  # NumPy's reader may raise anything on a damaged header
         version, header = (0, 0), None
     start = stream.tell()
     if version != (1, 0) or header != (shape, False, wanted) or len(data) != start + size:
