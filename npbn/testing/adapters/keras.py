@@ -16,7 +16,7 @@ WEIGHTS = {"weight": "gamma", "bias": "beta"}
 STATISTICS = {"running_mean": "moving_mean", "running_var": "moving_variance"}
 
 
-class _Layer:
+class Layer:
     """A layer whose dtype follows the first input's: a policy says what float16 is computed in."""
 
     num_batches_tracked = None
@@ -26,12 +26,16 @@ class _Layer:
         self.norm: Any = None
 
     def load(self, setup: Setup) -> None:
+        """Set weights and statistics."""
         self.setup = setup
         for name, theirs in (*WEIGHTS.items(), *STATISTICS.items()):
             if (values := getattr(setup, name)) is not None and self.norm is not None:
                 getattr(self.norm, theirs).assign(values)
 
-    def _build(self, x: np.ndarray) -> None:
+    def build(self, x: np.ndarray) -> None:
+        """Make the layer of Keras, unless it is made: its dtype is the first input's."""
+        if self.norm is not None:
+            return
         setup = self.setup
         self.norm = self.cls(
             axis=1,
@@ -53,13 +57,14 @@ class _Layer:
         return keras.ops.convert_to_numpy(getattr(self.norm, STATISTICS[name]))
 
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
-        if self.norm is None:
-            self._build(x)
+        """Return the output."""
+        self.build(x)
         given = keras.ops.convert_to_tensor(np.array(x), dtype=x.dtype.name)
         y: np.ndarray = keras.ops.convert_to_numpy(self.norm(given, training=training))
         return y
 
     def backward(self, grad_output: np.ndarray) -> Gradients:
+        """Raise TypeError: this is the layer of backends without gradients."""
         raise TypeError(f"the {keras.config.backend()} backend has no gradients here")
 
     def parameters(self) -> list[Any]:
@@ -67,40 +72,13 @@ class _Layer:
         return [getattr(self.norm, theirs, None) for theirs in WEIGHTS.values()]
 
 
-class _TorchLayer(_Layer):
-    """The same by autograd."""
-
-    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
-        import torch
-
-        if self.norm is None:
-            self._build(x)
-        self.x = torch.tensor(np.array(x)).requires_grad_()
-        self.y = self.norm(self.x, training=training)
-        y: np.ndarray = self.y.detach().numpy()
-        return y
-
-    def backward(self, grad_output: np.ndarray) -> Gradients:
-        import torch
-
-        wanted = [self.x, *(v if v is None else v.value for v in self.parameters())]
-        present = [tensor for tensor in wanted if tensor is not None]
-        grad = torch.tensor(np.array(grad_output))
-        found = iter(torch.autograd.grad(self.y, present, grad, retain_graph=True))
-        grad_input, weight, bias = (
-            None if tensor is None else next(found).numpy() for tensor in wanted
-        )
-        return grad_input, weight, bias
-
-
-class _JaxLayer(_Layer):
+class _JaxLayer(Layer):
     """The same by ``stateless_call`` and a vector-Jacobian product."""
 
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
         import jax
 
-        if self.norm is None:
-            self._build(x)
+        self.build(x)
         norm = self.norm
         fixed = [variable.value for variable in norm.non_trainable_variables]
 
@@ -123,11 +101,18 @@ class _JaxLayer(_Layer):
 def implementation(cls: type) -> Implementation:
     """Check ``keras.layers.BatchNormalization``, or a layer that is made as it is."""
     backend = keras.config.backend()
-    layer = {"torch": _TorchLayer, "jax": _JaxLayer}.get(backend, _Layer)
-    missing = ("untracked",) if layer is not _Layer else ("untracked", "backward", "eval_backward")
-    if backend == "jax":
+    layer: type[Layer] = Layer
+    missing: tuple[str, ...] = ("untracked",)
+    if backend == "torch":
+        from npbn.testing.adapters import keras_on_torch
+
+        layer = keras_on_torch.Layer
+    elif backend == "jax":
         import jax
 
         jax.config.update("jax_enable_x64", True)
+        layer = _JaxLayer
+    else:
+        missing = ("untracked", "backward", "eval_backward")
     name = f"keras.layers.{cls.__name__} on {backend}"
     return Implementation(partial(layer, cls), name, missing, "keras")
