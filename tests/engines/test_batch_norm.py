@@ -148,7 +148,10 @@ def results_of_a_layer(x, grad):
 
 @pytest.mark.parametrize("size", ["small", "large"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(700, 30), (101, 3, 40), (40, 1), (3, 1, 9000), (2, 7, 1)])
+@pytest.mark.parametrize(
+    "shape",
+    [(700, 30), (101, 3, 40), (40, 1), (3, 1, 9000), (2, 7, 1), (2, 7), (3, 7), (5, 7), (6, 7)],
+)
 def test_bits_do_not_depend_on_the_number_of_threads(
     engine, threads, monkeypatch, size, dtype, shape
 ):

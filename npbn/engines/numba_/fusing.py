@@ -11,13 +11,17 @@ from npbn.engines.numba_.compiling import compiled
 from npbn.engines.numba_.ranges import channel_ranges, large
 from npbn.engines.threads import share
 
+# A matrix of more rows is a batch; one of up to so many may be vectors, (5, C) at most.
+VECTORS = 5
+
 
 def run(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return ``function(*arguments)``, compiled as a whole, in several threads for large arrays.
 
     With several threads it returns the result of the first: results are written into arguments.
     """
-    if large(arguments[0]) and arguments[0].ndim > 1:
+    x = arguments[0]
+    if large(x) and (x.ndim > 2 or x.ndim == 2 and len(x) > VECTORS):
         return share(_compiled(function), channel_ranges(arguments))[0]
     return _compiled(function)(*arguments)
 
