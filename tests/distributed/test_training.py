@@ -79,6 +79,10 @@ def test_fifty_steps_on_uneven_shards_are_those_of_one_process(kind, ends, dtype
     fifty_steps(kind, shards, np.random.default_rng(len(ends)), dtype)
 
 
+# Of 2 samples that lie close together BatchNorm is ill-conditioned: after three steps the largest
+# difference of 10,000 was 2.6e-11, of 8 to 12 samples 2.1e-15. Shards may have one sample or none.
+numbers_of_samples = st.integers(8, 12)
+
 # Half a second each, for four ranks take turns in one process.
 few = settings(max_examples=max(1, settings.default.max_examples // 20))
 
@@ -89,8 +93,7 @@ few = settings(max_examples=max(1, settings.default.max_examples // 20))
 @few
 @given(data=st.data(), rng=rngs())
 def test_fifty_steps_on_drawn_shards_are_those_of_one_process(kind, size, data, rng):
-    """Of fewer than eight samples BatchNorm is ill-conditioned, and 1e-12 too much to ask."""
-    fifty_steps(kind, cuts(data.draw, data.draw(st.integers(8, 12)), size), rng)
+    fifty_steps(kind, cuts(data.draw, data.draw(numbers_of_samples), size), rng)
 
 
 @pytest.mark.slow
@@ -105,7 +108,7 @@ def test_class_weights_ignored_targets_and_smoothing_count_as_on_the_whole(
     data, rng, size, reduction
 ):
     """Also where a shard's targets are all ignored."""
-    samples = data.draw(st.integers(2, 10))
+    samples = data.draw(numbers_of_samples)
     shards = cuts(data.draw, samples, size)
     weight = rng.uniform(0.1, 5, 3) if data.draw(st.booleans()) else None
     smoothing = data.draw(st.sampled_from([0.0, 0.3]))
@@ -124,7 +127,7 @@ def test_class_weights_ignored_targets_and_smoothing_count_as_on_the_whole(
 
 @given(data=st.data(), rng=rngs(), size=sizes, reduction=st.sampled_from(["mean", "sum"]))
 def test_squared_error(data, rng, size, reduction):
-    samples = data.draw(st.integers(2, 10))
+    samples = data.draw(numbers_of_samples)
     shards = cuts(data.draw, samples, size)
     batches, targets = rng.normal(size=(3, samples, 4)), rng.normal(size=(3, samples, 3))
     assert_same_training(mlp, batches, shards, lambda: npbn.MSELoss(reduction), targets)
@@ -167,7 +170,7 @@ def whole_gradients(net, x, upstream):
 @given(data=st.data(), rng=rngs(), size=sizes)
 def test_without_a_criterion_the_gradient_is_that_of_a_mean_over_samples(data, rng, size):
     """An upstream gradient of any kind, each rank's divided by its own number of samples."""
-    samples = data.draw(st.integers(2, 9))
+    samples = data.draw(numbers_of_samples)
     shards = cuts(data.draw, samples, size)
     x, upstream = rng.normal(size=(samples, 4)), rng.normal(size=(samples, 3))
     its_input, expected = whole_gradients(mlp(), x, lambda y: upstream / samples)

@@ -21,7 +21,7 @@ def run(function: Callable[..., Any], *arguments: Any) -> Any:
     With several threads it returns the result of the first: results are written into arguments.
     """
     x = arguments[0]
-    if large(x) and (x.ndim > 2 or x.ndim == 2 and len(x) > VECTORS):
+    if large(x) and (x.ndim > 2 or (x.ndim == 2 and len(x) > VECTORS)):
         return share(_compiled(function), channel_ranges(arguments))[0]
     return _compiled(function)(*arguments)
 
