@@ -174,7 +174,9 @@ class DataParallel(Module):
         """Return the factor of this rank's gradient; set the loss of all ranks."""
         reduction = "mean" if criterion is None else criterion.reduction
         mine = len(grad_output) if criterion is None else criterion.denominator
-        if criterion is None or criterion.loss is None:
+        # Divided by 0 a loss is NaN. That is an error only if the gradient is NaN too: then there
+        # are terms, by label smoothing, of targets whose class weights are 0.
+        if criterion is None or criterion.loss is None or not mine:
             loss = 0.0 if np.isfinite(grad_output).all() else np.nan
         else:
             loss = float(np.sum(criterion.loss))
@@ -184,9 +186,7 @@ class DataParallel(Module):
             raise DistributedError(
                 f"loss: expected one reduction on all ranks, got 'mean' on {np.flatnonzero(means)}"
             )
-        # A mean without terms is NaN, which is no error.
-        losses = {rank: part[1] for rank, part in enumerate(parts) if part[0] > 0}
-        broken = [f"rank {rank}: loss {x}" for rank, x in losses.items() if not isfinite(x)]
+        broken = [f"rank {r}: loss {x}" for r, (_, x, _) in enumerate(parts) if not isfinite(x)]
         if broken:
             raise DistributedError(f"expected a finite loss on all ranks, got {'; '.join(broken)}")
         self.denominator = total = sum(count for count, _, _ in parts)
@@ -195,7 +195,7 @@ class DataParallel(Module):
             self.loss = sum(loss for _, loss, _ in parts)
             return 1.0
         if criterion is not None:
-            self.loss = sum(parts[rank][0] * x for rank, x in losses.items()) / (total or nan)
+            self.loss = sum(count * loss for count, loss, _ in parts) / (total or nan)
         return mine / total if total else 0.0
 
 

@@ -163,8 +163,38 @@ def test_synchronised_networks_are_refused_too(average_batches):
         for net in (SyncBatchNorm(1, comm=comm, dtype="f8"), DataParallel(npbn.Identity(), comm)):
             with pytest.raises(DistributedError, match=f"a {type(net).__name__} of 2 ranks"):
                 npbn.update_batch_norm(net, [ROWS], average_batches=average_batches)
-        with pytest.raises(DistributedError, match="a DataParallel of 2 ranks"):
-            npbn.train_epoch(net, [], npbn.CrossEntropyLoss(), None)
+
+    run(2, program)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("train_step", lambda net, *batch, **how: npbn.train_step(net, *batch, **how)),
+        ("train_epoch", lambda net, *batch, **how: npbn.train_epoch(net, [batch], **how)),
+        ("evaluate", lambda net, *batch, **how: npbn.evaluate(net, [batch])),
+        ("evaluate", lambda net, *batch, **how: npbn.evaluate(net, [batch], train_mode=True)),
+    ],
+)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda comm: DataParallel(npbn.Linear(2, 2, dtype="f8"), comm),
+        lambda comm: npbn.Sequential(SyncBatchNorm(2, comm=comm, dtype="f8")),
+    ],
+)
+def test_training_and_evaluation_of_one_process_refuse_networks_of_several_ranks(name, call, make):
+    """A step would take the gradient of this rank's shard alone."""
+
+    def program(comm):
+        net = make(comm)
+        before, sent = net.state_dict(), len(comm.messages)
+        how = {"criterion": npbn.CrossEntropyLoss(), "optimizer": npbn.SGD(net.parameters(), lr=1)}
+        with pytest.raises(DistributedError, match=rf"2 ranks; use npbn\.distributed\.{name}$"):
+            call(net, np.eye(2), np.arange(2), **how)
+        assert len(comm.messages) == sent
+        for key, array in net.state_dict().items():
+            assert_same_bits(array, before[key])
 
     run(2, program)
 
