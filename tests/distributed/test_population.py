@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import npbn
 from npbn import distributed, torch_reference
 from npbn.distributed import DataParallel, SyncBatchNorm, convert_sync_batch_norm
-from npbn.errors import DataError, DistributedError
+from npbn.errors import ConfigError, DataError, DistributedError
 
 ROWS = np.arange(8.0)[:, None]
 BOTH = pytest.mark.parametrize("average_batches", [False, True])
@@ -223,6 +223,23 @@ def test_no_data_on_any_rank(average_batches, shards):
         DataError,
     )
     assert "expected a loader with data" in message
+
+
+def test_a_layer_that_cannot_be_synchronised_is_measured_without_averages():
+    class Clipping(npbn.BatchNorm1d):
+        def _apply(self, x, predict):
+            return super()._apply(np.clip(x, 0, 4), predict)
+
+    def program(comm, **how):
+        bn = Clipping(1, dtype="f8")
+        distributed.update_batch_norm(bn, loader(ROWS, 4, comm), comm, **how)
+        return bn.running_mean.item()
+
+    message = fails(2, lambda comm: program(comm, average_batches=True), ConfigError)
+    assert message.startswith("update_batch_norm: average_batches=True synchronises")
+    assert message.endswith("average_batches=False takes any layer")
+    assert run(2, program) == [np.clip(ROWS, 0, 4).mean()] * 2
+    assert run(1, lambda comm: program(comm, average_batches=True)) == [2.75]
 
 
 def test_different_numbers_of_batches():
