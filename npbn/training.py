@@ -10,6 +10,7 @@ import numpy as np
 from npbn.arguments import check_bool
 from npbn.errors import DataError, DtypeError, ShapeError
 from npbn.layers import CrossEntropyLoss, Module, MSELoss
+from npbn.layers.parameter import check_writeable
 from npbn.layers.rollback import restoring
 from npbn.optim import SGD
 from npbn.ranks import of_one_process
@@ -119,6 +120,8 @@ def train_step(
     ShapeError, DtypeError, BatchSizeError, DataError
         If network or criterion refuse `x` or `target`. Parameters, gradients and running
         statistics have not been changed then.
+    ValueError
+        If a parameter is read-only; nothing has been changed then.
     DistributedError
         If the network, or a layer of it, is one of several ranks: use
         :func:`npbn.distributed.train_step`.
@@ -139,11 +142,18 @@ def train_step(
 def _step(
     net: Module, x: np.ndarray, target: np.ndarray, criterion: Loss, optimizer: SGD
 ) -> tuple[float, np.ndarray]:
+    check_parameters(optimizer)
     loss, logits, grad = restoring(loss_and_gradient, net, x, target, criterion)
     optimizer.zero_grad()
     net.backward(grad, input_grad=False)
     optimizer.step()
     return loss, logits
+
+
+def check_parameters(optimizer: SGD) -> None:
+    """Raise ValueError if a parameter that a step is to change is read-only."""
+    for group in optimizer.param_groups:
+        check_writeable("train_step", *(p for p in group["params"] if p.requires_grad))
 
 
 def loss_and_gradient(

@@ -15,6 +15,7 @@ from npbn.errors import DistributedError
 from npbn.layers.batch_norm import BatchNorm
 from npbn.layers.loss import CrossEntropyLoss, MSELoss
 from npbn.layers.module import Module
+from npbn.layers.rollback import recording
 
 
 class DataParallel(Module):
@@ -113,14 +114,17 @@ class DataParallel(Module):
         """Copy rank 0's running statistics of layers that are not synchronised."""
         if self.comm.size == 1:
             return
-        arrays = [
-            getattr(module, name)
+        norms = [
+            module
             for module in self.modules()
             if isinstance(module, BatchNorm) and not isinstance(module, SyncBatchNorm)
-            for name in module._buffers
-            if getattr(module, name) is not None
         ]
+        for norm in norms:
+            norm.check_writeable()
+        arrays = [buffer for norm in norms for buffer in norm.buffers()]
         if arrays:
+            if recording.changes is not None:
+                recording.changes += [(array, array.copy()) for array in arrays]
             flat = np.concatenate([a.ravel().astype(np.float64) for a in arrays])
             self.comm.broadcast(flat, "running statistics")
             cuts = np.cumsum([a.size for a in arrays])[:-1]

@@ -19,6 +19,7 @@ from npbn.training import (
     Loss,
     MeanLoss,
     by_class,
+    check_parameters,
     loss_and_gradient,
     sum_and_weight,
     sum_of_terms,
@@ -57,9 +58,12 @@ def train_step(
     ShapeError, DtypeError, BatchSizeError, DataError
         If network or criterion refuse `x` or `target`. Parameters, gradients and running
         statistics of this rank have not been changed then.
+    ValueError
+        If a parameter is read-only; nothing has been changed then.
     DistributedError
         If loss or gradients are not finite, or another rank failed.
     """
+    check_parameters(optimizer)
     _, logits, grad = restoring(loss_and_gradient, net, x, target, criterion)
     optimizer.zero_grad()
     net.backward(grad, input_grad=False, criterion=criterion)
