@@ -28,7 +28,8 @@ def update_batch_norm(net: Module, loader: Iterable[Any], *, average_batches: bo
     takes one pass over the loader for each BatchNorm.
 
     A frozen BatchNorm (:meth:`npbn.Module.freeze`) and one that no data reach keep their
-    statistics. `num_batches_tracked` becomes the number of batches that are not empty.
+    statistics; one without running statistics (``track_running_stats=False``) gets none, as in
+    torch. `num_batches_tracked` becomes the number of batches that are not empty.
 
     Parameters
     ----------
@@ -107,8 +108,10 @@ def set_statistics(
     ]
     if not pairs:
         return
-    for norm, _ in pairs:
+    for norm, its_twin in pairs:
         norm.check_writeable()
+        if its_twin.num_batches_tracked is None:  # counted in the copy alone
+            its_twin.num_batches_tracked = np.array(0, np.int64)
     run = _average_batches if average_batches else _measure_populations
     run(twin, [its_twin for _, its_twin in pairs], loader, ranks)
     for norm, its_twin in pairs:
@@ -163,6 +166,7 @@ def _average_batches(
     """Set the layers' statistics to the averages over the batches, in `net`, a copy."""
     net.train()
     for norm in norms:
+        norm.track_running_stats = True
         norm.reset_running_stats()
         norm.momentum = None
         if isinstance(norm, BatchRenorm):

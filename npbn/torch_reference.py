@@ -17,7 +17,7 @@ from torch import nn
 from npbn.errors import DataError
 from npbn.layers import Module
 from npbn.ranks import of_one_process
-from npbn.training import Evaluation, MeanLoss, tally
+from npbn.training import Evaluation, MeanLoss, sum_of_terms, tally
 
 __all__ = [
     "CNN",
@@ -153,8 +153,8 @@ def train_epoch(
     mean = MeanLoss(criterion)
     model.train()
     for x, target in loader:
-        loss, _ = train_step(model, x, target, criterion, optimizer)
-        mean.add(loss, _denominator(criterion, target), len(target))
+        loss, logits = train_step(model, x, target, criterion, optimizer)
+        mean.add(*_sum_and_weight(criterion, loss, torch.from_numpy(logits), target), len(target))
     return mean.value
 
 
@@ -166,16 +166,25 @@ def evaluate(
     train_mode: bool = False,
 ) -> Evaluation:
     """Return loss and accuracy as :func:`npbn.evaluate` does; the model is left as it was."""
+    of_one_process("evaluate", loader)
     model = copy.deepcopy(model).train(train_mode)
     criterion = nn.CrossEntropyLoss() if criterion is None else criterion
 
     def run(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float, float]:
         logits = model(torch.from_numpy(x))
         loss = criterion(logits, torch.from_numpy(target)).item()
-        return logits.numpy(), loss, _denominator(criterion, target)
+        return logits.numpy(), *_sum_and_weight(criterion, loss, logits, target)
 
     with torch.inference_mode():
         return tally(run, loader, criterion)
+
+
+def _sum_and_weight(
+    criterion: nn.Module, loss: float, logits: torch.Tensor, target: np.ndarray
+) -> tuple[float, float]:
+    """Return the sum of the terms of a loss, and what a mean divides it by."""
+    weight = _denominator(criterion, target)
+    return sum_of_terms(criterion, loss, weight, logits, torch.from_numpy(target)), weight
 
 
 def _denominator(criterion: nn.Module, target: np.ndarray) -> float:

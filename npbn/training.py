@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npbn.arguments import check_bool
-from npbn.errors import DataError, ShapeError
+from npbn.errors import DataError, DtypeError, ShapeError
 from npbn.layers import CrossEntropyLoss, Module, MSELoss
+from npbn.layers.parameter import check_writeable
 from npbn.layers.rollback import restoring
 from npbn.optim import SGD
 from npbn.ranks import of_one_process
@@ -45,13 +46,10 @@ class MeanLoss:
         self._adds_up = reduction == "sum"
         self.total, self.weight, self.samples = 0.0, 0.0, 0
 
-    def add(self, loss: float, weight: float, samples: int) -> None:
-        """Add a batch: its loss, what that was divided by if it is a mean, and its samples."""
-        if self._adds_up:
-            weight = 1.0
-        if weight:
-            self.total += float(loss) * float(weight)
-            self.weight += float(weight)
+    def add(self, total: float, weight: float, samples: int) -> None:
+        """Add a batch: the sum of its terms, what a mean divides that by, and its samples."""
+        self.total += total
+        self.weight += weight
         self.samples += samples
 
     @property
@@ -67,9 +65,29 @@ class MeanLoss:
         return self.total / self.weight if self.weight else math.nan
 
 
-def denominator(criterion: Any, target: np.ndarray) -> float:
-    """Return what the criterion's latest mean, for this target, was divided by."""
-    return float(getattr(criterion, "denominator", len(target)))
+def sum_and_weight(
+    criterion: Any, loss: float, logits: np.ndarray, target: np.ndarray
+) -> tuple[float, float]:
+    """Return the sum of the terms of the criterion's latest loss, and what a mean divides it by."""
+    weight = float(getattr(criterion, "denominator", len(target)))
+    return sum_of_terms(criterion, loss, weight, logits, target), weight
+
+
+def sum_of_terms(criterion: Any, loss: float, weight: float, logits: Any, target: Any) -> float:
+    """Return the sum of the terms of a loss that was divided by `weight` if it is a mean.
+
+    That of a weight of 0 is NaN, but with label smoothing has terms: they belong to the mean over
+    several batches. They are computed again.
+    """
+    if getattr(criterion, "reduction", "mean") == "sum":
+        return float(loss)
+    if weight:
+        return float(loss) * weight
+    if len(target) == 0:
+        return 0.0
+    summed = copy.copy(criterion)
+    summed.reduction = "sum"
+    return float(summed(logits, target))
 
 
 def train_step(
@@ -102,6 +120,11 @@ def train_step(
     ShapeError, DtypeError, BatchSizeError, DataError
         If network or criterion refuse `x` or `target`. Parameters, gradients and running
         statistics have not been changed then.
+    ValueError
+        If a parameter is read-only; nothing has been changed then.
+    DistributedError
+        If the network, or a layer of it, is one of several ranks: use
+        :func:`npbn.distributed.train_step`.
 
     Examples
     --------
@@ -112,11 +135,25 @@ def train_step(
     >>> logits.shape
     (4, 2)
     """
+    of_one_process("train_step", None, *net.modules())
+    return _step(net, x, target, criterion, optimizer)
+
+
+def _step(
+    net: Module, x: np.ndarray, target: np.ndarray, criterion: Loss, optimizer: SGD
+) -> tuple[float, np.ndarray]:
+    check_parameters(optimizer)
     loss, logits, grad = restoring(loss_and_gradient, net, x, target, criterion)
     optimizer.zero_grad()
     net.backward(grad, input_grad=False)
     optimizer.step()
     return loss, logits
+
+
+def check_parameters(optimizer: SGD) -> None:
+    """Raise ValueError if a parameter that a step is to change is read-only."""
+    for group in optimizer.param_groups:
+        check_writeable("train_step", *(p for p in group["params"] if p.requires_grad))
 
 
 def loss_and_gradient(
@@ -153,8 +190,8 @@ def train_epoch(net: Module, loader: Batches, criterion: Loss, optimizer: SGD) -
     DataError
         If the loader gives no sample.
     DistributedError
-        If the loader gives the shards of a rank, or the network is ``DataParallel``: use
-        :func:`npbn.distributed.train_epoch`.
+        If the loader gives the shards of a rank, or the network, or a layer of it, is one of
+        several ranks: use :func:`npbn.distributed.train_epoch`.
     BatchSizeError
         If BatchNorm gets a last batch of one sample; ``DataLoader(drop_last=True)`` leaves it out.
     ValueError
@@ -167,12 +204,12 @@ def train_epoch(net: Module, loader: Batches, criterion: Loss, optimizer: SGD) -
     >>> net, loader = MLP(4, 3, 2), DataLoader(dataset, batch_size=2)
     >>> loss = train_epoch(net, loader, CrossEntropyLoss(), SGD(net.parameters(), lr=0.1))
     """
-    of_one_process("train_epoch", loader, net)
     mean = MeanLoss(criterion)
+    of_one_process("train_epoch", loader, *net.modules())
     net.train()
     for x, target in loader:
-        loss, _ = train_step(net, x, target, criterion, optimizer)
-        mean.add(loss, denominator(criterion, target), len(target))
+        loss, logits = _step(net, x, target, criterion, optimizer)
+        mean.add(*sum_and_weight(criterion, loss, logits, target), len(target))
     return mean.value
 
 
@@ -213,25 +250,34 @@ def tally(
     Parameters
     ----------
     run : callable
-        From (x, target) to the logits (N, classes), the loss, and what that was divided by.
+        From (x, target) to the logits (N, classes), the sum of the terms of the loss, and what a
+        mean divides that by.
     loader : iterable of (x, target)
     criterion : callable
     """
-    of_one_process("evaluate", loader)
     mean = MeanLoss(criterion)
     correct = total = np.zeros(1, np.int64)
     for x, target in loader:
-        logits, loss, weight = run(x, target)
+        logits, total_loss, weight = run(x, target)
         right, count = by_class(logits, target)
         correct, total = correct + right, total + count
-        mean.add(loss, weight, len(target))
+        mean.add(total_loss, weight, len(target))
     return Evaluation(mean.value, correct, total)
 
 
 def by_class(logits: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return how many samples of each class have the right prediction, and how many there are."""
+    target = np.asarray(target)
     if logits.ndim != 2:
         raise ShapeError(f"evaluate: expected logits of shape (N, classes), got {logits.shape}")
+    if target.shape != logits.shape[:1]:
+        raise ShapeError(
+            f"evaluate: expected targets of shape {logits.shape[:1]} for logits of shape "
+            f"{logits.shape}, got {target.shape}"
+        )
+    if target.dtype.kind not in "iu":
+        raise DtypeError(f"evaluate: expected integer class indices as target, got {target.dtype}")
+    target = target.astype(np.int64)  # np.bincount takes no uint64
     classes = logits.shape[1]
     hit = logits.argmax(axis=1) == target
     correct = np.bincount(target[hit], minlength=classes)
@@ -270,7 +316,8 @@ def evaluate(
     DataError
         If the loader gives no sample.
     DistributedError
-        If the loader gives the shards of a rank: use :func:`npbn.distributed.evaluate`.
+        If the loader gives the shards of a rank, or the network, or a layer of it, is one of
+        several ranks: use :func:`npbn.distributed.evaluate`.
     BatchSizeError
         In training mode, if BatchNorm gets a last batch of one sample;
         ``DataLoader(drop_last=True)`` leaves it out.
@@ -286,6 +333,7 @@ def evaluate(
     (0.5, array([1, 1]))
     """
     check_bool("evaluate", "train_mode", train_mode)
+    of_one_process("evaluate", loader, *net.modules())
     # Both keep state between their calls; the caller's are not changed.
     forward = copy.deepcopy(net).train() if train_mode else net.predict
     criterion = CrossEntropyLoss() if criterion is None else copy.copy(criterion)
@@ -293,6 +341,6 @@ def evaluate(
     def run(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float, float]:
         logits = forward(x)
         loss = criterion(logits, target)
-        return logits, loss, denominator(criterion, target)
+        return logits, *sum_and_weight(criterion, loss, logits, target)
 
     return tally(run, loader, criterion)

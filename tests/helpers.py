@@ -88,6 +88,19 @@ def sprinkle(rng, array, values=SPECIALS, share=0.15):
     )
 
 
+# -- modules ------------------------------------------------------------------------------------
+
+
+def make_read_only(module, name):
+    """Make a parameter or buffer of this key read-only; return the module."""
+    dict(module._state())[name].flags.writeable = False
+    return module
+
+
+def values_of(net):
+    return {key: array.tolist() for key, array in net.state_dict().items()}
+
+
 # -- torch --------------------------------------------------------------------------------------
 
 

@@ -69,6 +69,40 @@ def test_linears_default_is_distributed_as_torchs():
         assert abs(np.mean(weight.astype(np.float64) ** 2) - bound**2 / 3) <= spread
 
 
+RESETTABLE = {
+    "Linear": lambda library, **options: library.Linear(60, 500, **options),
+    "Conv2d": lambda library, **options: library.Conv2d(12, 100, (3, 5), **options),
+    "grouped": lambda library, **options: library.Conv2d(48, 100, (3, 5), groups=4, **options),
+}
+
+
+@pytest.mark.parametrize("layer", RESETTABLE)
+def test_reset_parameters_draws_from_torchs_distribution(layer):
+    """U(-b, b) with b = 1 / √fan_in, of 60 or 12 · 3 · 5 terms, for weight and bias."""
+    torch.manual_seed(1)
+    mine, its = RESETTABLE[layer](npbn), RESETTABLE[layer](torch.nn)
+    for parameter in mine.parameters():
+        parameter.data[...] = 7
+    mine.reset_parameters(np.random.default_rng(1))
+    its.reset_parameters()
+    bound = 1 / math.sqrt(60 if layer == "Linear" else 180)
+    for name in ("weight", "bias"):
+        for sample in (getattr(mine, name).data, getattr(its, name).detach().numpy()):
+            assert_distributed(sample, uniform_cdf(bound))
+
+
+@pytest.mark.parametrize("layer", RESETTABLE)
+@pytest.mark.parametrize("bias", [True, False])
+def test_reset_parameters_makes_a_layer_as_new(layer, bias):
+    new = RESETTABLE[layer](npbn, bias=bias, rng=np.random.default_rng(2))
+    used = RESETTABLE[layer](npbn, bias=bias, rng=np.random.default_rng(3))
+    arrays = [parameter.data for parameter in used.parameters()]
+    used.reset_parameters(np.random.default_rng(2))
+    assert all(p.data is array for p, array in zip(used.parameters(), arrays, strict=True))
+    for key, value in new.state_dict().items():
+        assert_same_bits(used.state_dict()[key], value, key)
+
+
 @given(
     st.lists(st.integers(1, 5), min_size=2, max_size=4).map(tuple),
     st.floats(0, 10),

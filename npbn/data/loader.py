@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from npbn.arguments import check_bool
+from npbn.arguments import check_bool, check_integer
 from npbn.errors import DataError, ShapeError
 from npbn.rng import generator
 
@@ -132,11 +132,7 @@ class DataLoader:
             )
         if len(dataset) == 0:
             raise DataError("DataLoader: expected at least one sample, got an empty data set")
-        integer = isinstance(batch_size, (int, np.integer)) and not isinstance(batch_size, bool)
-        if not integer or batch_size < 1:
-            raise ValueError(
-                f"DataLoader: batch_size must be a positive integer, got {batch_size!r}"
-            )
+        check_integer("DataLoader", "batch_size", batch_size, least=1)
         check_bool("DataLoader", "shuffle", shuffle)
         check_bool("DataLoader", "drop_last", drop_last)
         self.dataset = dataset

@@ -13,6 +13,7 @@ from npbn.layers.module import Module
 from npbn.layers.plain import own_behaviour
 
 PLAIN = (BatchNorm1d, BatchNorm2d, BatchNorm3d, BatchNorm)
+KEPT = (SyncBatchNorm, GhostBatchNorm, BatchRenorm)  # of these, those that are not converted
 
 
 def convert_sync_batch_norm(net: Module, comm: Any = None) -> Module:
@@ -77,7 +78,8 @@ def revert_sync_batch_norm(net: Module) -> Module:
     ConfigError
         If a layer was made as a SyncBatchNorm: it takes inputs of several ranks, and has to name
         its class, as in ``layer.described_as = npbn.BatchNorm2d``. Or if it is of a subclass with
-        methods of its own for what SyncBatchNorm computes. Nothing has been changed then.
+        methods of its own for what SyncBatchNorm computes, or described_as is no such class.
+        Nothing has been changed then.
     """
 
     def reverted(layer: SyncBatchNorm, name: str) -> BatchNorm:
@@ -89,9 +91,15 @@ def revert_sync_batch_norm(net: Module) -> Module:
                 f"{who}: expected a layer that was converted, got one made as SyncBatchNorm; set "
                 "its attribute described_as to what it is to become, npbn.BatchNorm1d, 2d or 3d"
             )
+        if not (isinstance(kind, type) and issubclass(kind, PLAIN) and not issubclass(kind, KEPT)):
+            raise ConfigError(
+                f"{who}: expected described_as to be a class of BatchNorm layers, npbn.BatchNorm1d,"
+                f" 2d, 3d or a subclass, got {kind!r}"
+            )
         plain: Any = kind.__new__(kind)  # as `copy` does: a subclass may have another constructor
-        _set_attributes(plain, layer.__getstate__())
-        del plain.comm, plain.described_as
+        state = layer.__getstate__()
+        own = {"comm", "described_as"}
+        _set_attributes(plain, {name: value for name, value in state.items() if name not in own})
         return plain  # type: ignore[no-any-return]
 
     return _replaced(net, lambda module: isinstance(module, SyncBatchNorm), reverted)
@@ -103,8 +111,7 @@ def _set_attributes(layer: BatchNorm, state: dict[str, Any]) -> None:
 
 
 def _converts(module: Module) -> bool:
-    kept = SyncBatchNorm | GhostBatchNorm | BatchRenorm
-    return isinstance(module, BatchNorm) and not isinstance(module, kept)
+    return isinstance(module, BatchNorm) and not isinstance(module, KEPT)
 
 
 def _check_plain(layer: BatchNorm, kinds: Sequence[type[BatchNorm]], who: str) -> None:

@@ -15,6 +15,7 @@ from npbn.errors import DistributedError
 from npbn.layers.batch_norm import BatchNorm
 from npbn.layers.loss import CrossEntropyLoss, MSELoss
 from npbn.layers.module import Module
+from npbn.layers.rollback import recording
 
 
 class DataParallel(Module):
@@ -113,14 +114,17 @@ class DataParallel(Module):
         """Copy rank 0's running statistics of layers that are not synchronised."""
         if self.comm.size == 1:
             return
-        arrays = [
-            getattr(module, name)
+        norms = [
+            module
             for module in self.modules()
             if isinstance(module, BatchNorm) and not isinstance(module, SyncBatchNorm)
-            for name in module._buffers
-            if getattr(module, name) is not None
         ]
+        for norm in norms:
+            norm.check_writeable()
+        arrays = [buffer for norm in norms for buffer in norm.buffers()]
         if arrays:
+            if recording.changes is not None:
+                recording.changes += [(array, array.copy()) for array in arrays]
             flat = np.concatenate([a.ravel().astype(np.float64) for a in arrays])
             self.comm.broadcast(flat, "running statistics")
             cuts = np.cumsum([a.size for a in arrays])[:-1]
@@ -174,7 +178,9 @@ class DataParallel(Module):
         """Return the factor of this rank's gradient; set the loss of all ranks."""
         reduction = "mean" if criterion is None else criterion.reduction
         mine = len(grad_output) if criterion is None else criterion.denominator
-        if criterion is None or criterion.loss is None:
+        # Divided by 0 a loss is NaN. That is an error only if the gradient is NaN too: then there
+        # are terms, by label smoothing, of targets whose class weights are 0.
+        if criterion is None or criterion.loss is None or not mine:
             loss = 0.0 if np.isfinite(grad_output).all() else np.nan
         else:
             loss = float(np.sum(criterion.loss))
@@ -184,9 +190,7 @@ class DataParallel(Module):
             raise DistributedError(
                 f"loss: expected one reduction on all ranks, got 'mean' on {np.flatnonzero(means)}"
             )
-        # A mean without terms is NaN, which is no error.
-        losses = {rank: part[1] for rank, part in enumerate(parts) if part[0] > 0}
-        broken = [f"rank {rank}: loss {x}" for rank, x in losses.items() if not isfinite(x)]
+        broken = [f"rank {r}: loss {x}" for r, (_, x, _) in enumerate(parts) if not isfinite(x)]
         if broken:
             raise DistributedError(f"expected a finite loss on all ranks, got {'; '.join(broken)}")
         self.denominator = total = sum(count for count, _, _ in parts)
@@ -195,7 +199,7 @@ class DataParallel(Module):
             self.loss = sum(loss for _, loss, _ in parts)
             return 1.0
         if criterion is not None:
-            self.loss = sum(parts[rank][0] * x for rank, x in losses.items()) / (total or nan)
+            self.loss = sum(count * loss for count, loss, _ in parts) / (total or nan)
         return mine / total if total else 0.0
 
 

@@ -11,7 +11,7 @@ from npbn.distributed.conversion import convert_sync_batch_norm
 from npbn.distributed.data_parallel import DataParallel
 from npbn.distributed.mpi import communicator
 from npbn.distributed.sync_batch_norm import SyncBatchNorm, merged
-from npbn.errors import DistributedError
+from npbn.errors import ConfigError, DistributedError
 from npbn.functional.statistics import BatchStatistics
 from npbn.layers import Module
 from npbn.layers.batch_norm import BatchNorm
@@ -45,6 +45,9 @@ def update_batch_norm(
     ------
     DataError, BatchSizeError
         As :func:`npbn.update_batch_norm`, on all ranks.
+    ConfigError
+        With `average_batches` on several ranks, if a layer cannot be synchronised: see
+        :func:`convert_sync_batch_norm`.
     DistributedError
         If the loaders give different numbers of batches, if statistics are not finite, or if a
         rank failed.
@@ -52,8 +55,14 @@ def update_batch_norm(
     comm = communicator(comm)
     net = net.module if isinstance(net, DataParallel) else net
     twin = copy.deepcopy(net)
-    if average_batches:
-        twin = convert_sync_batch_norm(twin, comm)
+    if average_batches and comm.size > 1:
+        try:
+            twin = convert_sync_batch_norm(twin, comm)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{WHAT}: average_batches=True synchronises the layers of a copy, which failed "
+                f"({error}); average_batches=False takes any layer"
+            ) from error
     set_statistics(net, twin, loader, average_batches, _Ranks(comm))
 
 

@@ -19,8 +19,10 @@ from npbn.training import (
     Loss,
     MeanLoss,
     by_class,
-    denominator,
+    check_parameters,
     loss_and_gradient,
+    sum_and_weight,
+    sum_of_terms,
 )
 
 
@@ -56,9 +58,12 @@ def train_step(
     ShapeError, DtypeError, BatchSizeError, DataError
         If network or criterion refuse `x` or `target`. Parameters, gradients and running
         statistics of this rank have not been changed then.
+    ValueError
+        If a parameter is read-only; nothing has been changed then.
     DistributedError
         If loss or gradients are not finite, or another rank failed.
     """
+    check_parameters(optimizer)
     _, logits, grad = restoring(loss_and_gradient, net, x, target, criterion)
     optimizer.zero_grad()
     net.backward(grad, input_grad=False, criterion=criterion)
@@ -100,8 +105,9 @@ def train_epoch(
     mean = MeanLoss(criterion)
     net.train()
     for x, target in loader:
-        loss, _ = train_step(net, x, target, criterion, optimizer)
-        mean.add(loss, net.denominator, 1)  # this rank may have none of its samples
+        loss, logits = train_step(net, x, target, criterion, optimizer)
+        total = sum_of_terms(criterion, loss, net.denominator, logits, target)
+        mean.add(total, net.denominator, 1)  # this rank may have none of its samples
     return mean.value
 
 
@@ -154,7 +160,8 @@ def evaluate(
         logits = forward(x)
         tallies.append(np.concatenate(by_class(logits, target)))
         if len(target):
-            mean.add(criterion(logits, target), denominator(criterion, target), len(target))
+            loss = criterion(logits, target)
+            mean.add(*sum_and_weight(criterion, loss, logits, target), len(target))
     classes = len(tallies[0]) // 2 if tallies else 0
     sizes = np.array([[len(tallies), classes]], np.float64)
     mine = np.array([mean.total, mean.weight, mean.samples, *np.ravel(np.sum(tallies, axis=0))])

@@ -17,7 +17,7 @@ from npbn.functional.batches import rounded
 from npbn.functional.checks import check_batch_norm, float_dtype, plainly_fits
 from npbn.functional.statistics import BatchStatistics
 from npbn.layers.module import Module
-from npbn.layers.parameter import Parameter
+from npbn.layers.parameter import Parameter, check_writeable
 from npbn.layers.rollback import recording
 
 
@@ -100,7 +100,14 @@ class BatchNorm(Module):
                 array[...] = values
 
     def reset_parameters(self) -> None:
-        """Set the weight to 1 and the bias to 0, and reset the running statistics."""
+        """Set the weight to 1 and the bias to 0, and reset the running statistics.
+
+        Raises
+        ------
+        ValueError
+            If one of them is read-only; nothing has been changed then.
+        """
+        check_writeable(self._who(), self.weight, self.bias)
         self.reset_running_stats()
         for parameter, value in ((self.weight, 1), (self.bias, 0)):
             if parameter is not None:
@@ -173,7 +180,7 @@ class BatchNorm(Module):
         if tracked is not None:
             if changes is not None:
                 changes.append((tracked, seen - 1))
-            tracked[...] = seen
+            np.add(tracked, 1, out=tracked)  # beyond the last int64 comes the first, as in torch
 
     def _backward(self, grad_output: np.ndarray, cache: Any, input_grad: bool) -> np.ndarray | None:
         grad_input, grad_weight, grad_bias = self._gradients(grad_output, cache, input_grad)

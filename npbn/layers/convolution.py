@@ -15,7 +15,7 @@ from npbn.functional.convolution import ConvolutionCache, conv2d_backward, conv2
 from npbn.functional.convolution_checks import check_conv2d, check_options
 from npbn.functional.windows import pair
 from npbn.layers.module import Module
-from npbn.layers.parameter import Parameter
+from npbn.layers.parameter import Parameter, check_writeable
 from npbn.rng import generator
 
 
@@ -114,7 +114,13 @@ class Conv2d(Module):
         ----------
         rng : numpy.random.Generator, optional
             None is a new ``np.random.default_rng()``.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is read-only; nothing has been changed then.
         """
+        check_writeable("Conv2d.reset_parameters", self.weight, self.bias)
         rng = generator(rng)
         init.kaiming_uniform_(self.weight, math.sqrt(5), rng=rng)
         if self.bias is not None:

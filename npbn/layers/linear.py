@@ -13,7 +13,7 @@ from npbn.arguments import check_bool, check_integer
 from npbn.functional.checks import float_dtype
 from npbn.functional.linear import LinearCache, check_linear, linear_backward, linear_forward
 from npbn.layers.module import Module
-from npbn.layers.parameter import Parameter
+from npbn.layers.parameter import Parameter, check_writeable
 from npbn.rng import generator
 
 
@@ -79,7 +79,13 @@ class Linear(Module):
         ----------
         rng : numpy.random.Generator, optional
             None is a new ``np.random.default_rng()``.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is read-only; nothing has been changed then.
         """
+        check_writeable("Linear.reset_parameters", self.weight, self.bias)
         rng = generator(rng)
         init.kaiming_uniform_(self.weight, math.sqrt(5), rng=rng)
         if self.bias is not None:

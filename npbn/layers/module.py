@@ -31,9 +31,10 @@ class Module(Stateful):
     own; see the second example.
 
     A call that raises has changed no parameter, gradient, running statistic or counter, also
-    where a layer refuses what those before it have accepted. Two things are not undone: numbers
-    that a Dropout has drawn from its generator, and gradients that were accumulated before a
-    `_backward` of your own raised.
+    where a layer refuses what those before it have accepted. Three things are not undone: numbers
+    that a Dropout has drawn from its generator, buffers that an `_apply` of your own has changed
+    before a later layer raised, and gradients that were accumulated before a `_backward` of your
+    own raised.
 
     Attributes
     ----------

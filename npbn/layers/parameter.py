@@ -27,6 +27,16 @@ class RemovableHandle:
         self._hooks.pop(self, None)
 
 
+def check_writeable(who: str, *parameters: "Parameter | None") -> None:
+    """Raise ValueError if one of these parameters is read-only."""
+    for parameter in parameters:
+        if parameter is not None and not parameter.data.flags.writeable:
+            raise ValueError(
+                f"{who}: expected parameters that can be written to, got a read-only one of shape "
+                f"{parameter.shape}"
+            )
+
+
 @np.errstate(all="ignore")
 def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     total: np.ndarray = a + b
@@ -166,9 +176,8 @@ class Parameter:
         ValueError
             If it is not a bool.
         """
-        if not isinstance(requires_grad, bool):
-            raise ValueError(f"requires_grad_: expected a bool, got {requires_grad!r}")
-        self.requires_grad = requires_grad
+        check_bool("requires_grad_", "requires_grad", requires_grad)
+        self.requires_grad = bool(requires_grad)
         return self
 
     def register_post_accumulate_grad_hook(

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from npbn.arguments import check_bool
 from npbn.errors import StateDictError
 from npbn.layers.lookup import Lookup, join
 from npbn.layers.parameter import Parameter
@@ -33,10 +34,9 @@ class Stateful(Lookup):
         ValueError
             If `mode` is not a bool.
         """
-        if not isinstance(mode, bool):
-            raise ValueError(f"train: expected a bool, got {mode!r}")
+        check_bool("train", "mode", mode)
         for module in self.modules():
-            module.training = mode and not module.frozen
+            module.training = bool(mode) and not module.frozen
         return self
 
     def eval(self: StatefulT) -> StatefulT:
@@ -76,8 +76,7 @@ class Stateful(Lookup):
         >>> net.batch_norm1.training, net.batch_norm2.training
         (False, True)
         """
-        if not isinstance(mode, bool):
-            raise ValueError(f"freeze: expected a bool, got {mode!r}")
+        check_bool("freeze", "mode", mode)
         for module in self.modules():
             for name, parameter in list(module._own(Parameter)):
                 if mode:
@@ -88,7 +87,7 @@ class Stateful(Lookup):
                     parameter.requires_grad = True
             if not mode:
                 module._learnt = ()
-            module.frozen = mode
+            module.frozen = bool(mode)
         return self.eval() if mode else self
 
     def requires_grad_(self: StatefulT, requires_grad: bool = True) -> StatefulT:

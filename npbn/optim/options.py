@@ -1,5 +1,6 @@
 """The options of SGD: checked, and read from a ``state_dict``."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,17 +13,17 @@ from npbn.arguments import check_bool, check_number
 OPTIONS = ("lr", "momentum", "dampening", "weight_decay", "nesterov")
 
 
-def check_options(options: Mapping[str, Any]) -> None:
+def check_options(who: str, options: Mapping[str, Any]) -> None:
     """Raise ValueError unless each option has a value in its range."""
     for name in ("lr", "momentum", "dampening", "weight_decay"):
-        check_number("SGD", name, options[name])
+        check_number(who, name, options[name])
         if name != "dampening" and not options[name] >= 0:
-            raise ValueError(f"SGD: expected {name} >= 0, got {options[name]}")
+            raise ValueError(f"{who}: expected {name} >= 0, got {options[name]}")
     for name in ("nesterov", "maximize"):
-        check_bool("SGD", name, options[name])
+        check_bool(who, name, options[name])
     if options["nesterov"] and (options["momentum"] <= 0 or options["dampening"] != 0):
         raise ValueError(
-            "SGD: nesterov needs momentum > 0 and dampening 0, got momentum "
+            f"{who}: nesterov needs momentum > 0 and dampening 0, got momentum "
             f"{options['momentum']} and dampening {options['dampening']}"
         )
 
@@ -53,10 +54,12 @@ def saved_options(group: Mapping[str, Any]) -> dict[str, Any]:
     options = {name: group[name] for name in (*OPTIONS, "maximize") if name in group}
     for name, value in options.items():
         try:
-            number = float(value)  # of a tensor too
-            options[name] = bool(number) if name in ("nesterov", "maximize") else number
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"expected a number as {name}, got {shown(value)}") from error
+            number = math.nan if isinstance(value, str | bytes) else float(value)  # tensors too
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            number = math.nan
+        if math.isnan(number):
+            raise ValueError(f"expected a number as {name}, got {value!r:.80}")
+        options[name] = bool(number) if name in ("nesterov", "maximize") else number
     return options
 
 

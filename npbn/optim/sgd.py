@@ -7,7 +7,7 @@ import numpy as np
 
 from npbn.engines import current
 from npbn.errors import StateDictError
-from npbn.layers.parameter import Parameter
+from npbn.layers.parameter import Parameter, check_writeable
 from npbn.layers.state import numbers
 from npbn.optim.options import check_options, saved_groups, saved_options, shown
 
@@ -99,7 +99,7 @@ class SGD:
             "nesterov": nesterov,
             "maximize": maximize,
         }
-        check_options(self.defaults)
+        check_options("SGD", self.defaults)
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Parameter, dict[str, np.ndarray]] = {}
         given: list[Any] = _listed(params)
@@ -139,7 +139,7 @@ class SGD:
         if len({id(p) for p in everything}) != len(everything):
             raise ValueError("SGD: expected every parameter once, got one of them twice")
         options = {**self.defaults, **group, "params": params}
-        check_options(options)
+        check_options("SGD", options)
         self.param_groups.append(options)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -179,11 +179,7 @@ class SGD:
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                if not parameter.data.flags.writeable:
-                    raise ValueError(
-                        "SGD.step: expected parameters that can be written to, got a read-only one "
-                        f"of shape {parameter.shape}"
-                    )
+                check_writeable("SGD.step", parameter)
                 changing.append((parameter, options))
         return changing
 
@@ -198,7 +194,8 @@ class SGD:
         buffer = state.get("momentum_buffer")
         if buffer is None:  # with zeros, and no dampening, b = g
             buffer, dampening = np.zeros_like(values), 0.0
-        state["momentum_buffer"] = buffer = np.asarray(buffer, values.dtype)
+        # A buffer that is read-only or of another dtype is copied.
+        state["momentum_buffer"] = buffer = np.require(buffer, values.dtype, "W")
         update(values, grad, buffer, lr, momentum, dampening, *others)
 
     def state_dict(self) -> dict[str, Any]:
@@ -235,14 +232,13 @@ class SGD:
         ------
         StateDictError
             If it is not a state of SGD (but Adam's, for instance), or groups, their sizes or the
-            shapes of the buffers differ; nothing has been changed then.
+            shapes of the buffers differ, or options are out of range; nothing has been changed
+            then.
         """
         try:
             state, groups = self._read(state_dict)
         except ValueError as error:
             raise StateDictError(f"SGD.load_state_dict: {error}") from error
-        for group in groups:
-            check_options(group)
         self.state, self.param_groups = state, groups
 
     def _read(
@@ -277,7 +273,10 @@ class SGD:
             state[parameter] = {"momentum_buffer": np.empty_like(parameter.data)}
             state[parameter]["momentum_buffer"][...] = buffer
         mine = self.param_groups
-        return state, [{**m, **saved_options(saved)} for m, saved in zip(mine, groups, strict=True)]
+        new = [{**m, **saved_options(saved)} for m, saved in zip(mine, groups, strict=True)]
+        for group in new:
+            check_options("param_groups", group)
+        return state, new
 
     def _numbers(self) -> dict[Parameter, int]:
         params = (p for group in self.param_groups for p in group["params"])

@@ -154,7 +154,7 @@ def test_a_pass_copies_one_batch_at_a_time(shuffle, order):
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.0, "2", None, True])
 def test_batch_size_must_be_a_positive_integer(batch_size):
-    with pytest.raises(ValueError, match=f"positive integer, got {batch_size!r}"):
+    with pytest.raises(ValueError, match=f"an integer of at least 1, got {batch_size!r}"):
         DataLoader(ArrayDataset(np.arange(3)), batch_size)
 
 

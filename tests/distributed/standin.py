@@ -115,6 +115,11 @@ class Standin:
         return self
 
 
+def alone():
+    """Return a communicator of one rank."""
+    return Standin(0, Shared(1))
+
+
 class Sum:
     """Added in the order of the ranks when it is fetched, so that all have the same bits."""
 

@@ -6,8 +6,8 @@ rank too.
 
 import numpy as np
 import pytest
-from distributed.standin import run
-from distributed.test_convert import Alone, odd_network
+from distributed.standin import alone, run
+from distributed.test_convert import odd_network
 from helpers import assert_same_bits, rngs
 from hypothesis import given
 
@@ -86,7 +86,7 @@ def test_the_issues_values():
     x = np.array([[-3.0], [5.0]])
     net[0].running_mean[...], net[0].running_var[...] = 0.0, 1.0
     with pytest.raises(ConfigError):
-        convert_sync_batch_norm(net, Alone())
+        convert_sync_batch_norm(net, alone())
     np.testing.assert_allclose(net.predict(x), [[0.0], [5.0]], rtol=1e-11)
 
 
@@ -95,13 +95,13 @@ def test_a_method_of_the_layer_itself_is_refused_too(name):
     net = npbn.Sequential(npbn.BatchNorm1d(1))
     setattr(net[0], name, lambda *_: None)
     with pytest.raises(ConfigError, match=f"with a {name} of its own"):
-        convert_sync_batch_norm(net, Alone())
+        convert_sync_batch_norm(net, alone())
 
 
 def test_a_subclass_that_only_has_a_name_is_converted_and_comes_back():
     net = npbn.Sequential(Named("mine", 3))
     parameters = list(net.parameters())
-    convert_sync_batch_norm(net, Alone())
+    convert_sync_batch_norm(net, alone())
     assert type(net[0]) is SyncBatchNorm
     revert_sync_batch_norm(net)
     assert type(net[0]) is Named
@@ -115,7 +115,7 @@ def test_a_subclass_that_only_has_a_name_is_converted_and_comes_back():
 def test_a_network_comes_back_as_it_was():
     net, twin = odd_network(), odd_network()
     parameters, buffers = list(net.parameters()), [b for _, b in net.named_buffers()]
-    assert revert_sync_batch_norm(convert_sync_batch_norm(net, Alone())) is net
+    assert revert_sync_batch_norm(convert_sync_batch_norm(net, alone())) is net
     assert repr(net) == repr(twin)
     assert all(a is b for a, b in zip(net.parameters(), parameters, strict=True))
     assert all(a is b for (_, a), b in zip(net.named_buffers(), buffers, strict=True))
@@ -125,7 +125,7 @@ def test_a_network_comes_back_as_it_was():
         assert vars(mine).keys() == vars(its).keys()
         assert (mine.training, mine.frozen) == (its.training, its.frozen)
     assert revert_sync_batch_norm(net) is net
-    convert_sync_batch_norm(net, Alone())
+    convert_sync_batch_norm(net, alone())
     assert type(net.images) is SyncBatchNorm
 
 
@@ -153,15 +153,15 @@ def test_what_ranks_trained_goes_on_in_one_process_folded_and_described(rng):
 def test_folding_names_the_way_back():
     for kind, before in ((npbn.BatchNorm1d, npbn.Linear(3, 2)), (npbn.BatchNorm2d, CONV)):
         net = npbn.Sequential(before, kind(2))
-        convert_sync_batch_norm(net, Alone())
+        convert_sync_batch_norm(net, alone())
         with pytest.raises(ConfigError, match=r"npbn\.distributed\.revert_sync_batch_norm\(net\)"):
             npbn.fold_batch_norm(net)
         assert len(npbn.fold_batch_norm(revert_sync_batch_norm(net))) == 1
 
 
 def test_a_layer_made_as_synchronised_has_to_say_what_it_is():
-    layer = SyncBatchNorm(3, comm=Alone())
-    net = npbn.Sequential(convert_sync_batch_norm(npbn.BatchNorm1d(3), Alone()), layer)
+    layer = SyncBatchNorm(3, comm=alone())
+    net = npbn.Sequential(convert_sync_batch_norm(npbn.BatchNorm1d(3), alone()), layer)
     with pytest.raises(ConfigError, match=r"revert_sync_batch_norm: 1: .* described_as"):
         revert_sync_batch_norm(net)
     assert [type(module) for module in net] == [SyncBatchNorm] * 2
@@ -170,8 +170,30 @@ def test_a_layer_made_as_synchronised_has_to_say_what_it_is():
     assert [type(module) for module in net] == [npbn.BatchNorm1d, npbn.BatchNorm2d]
 
 
+@pytest.mark.parametrize(
+    "kind",
+    ["BatchNorm2d", 5, npbn.Linear, SyncBatchNorm, npbn.GhostBatchNorm1d, npbn.BatchNorm1d(2)],
+)
+def test_what_is_no_class_of_batch_norm_is_refused(kind):
+    layer = SyncBatchNorm(3, comm=alone())
+    layer.described_as = kind
+    net = npbn.Sequential(layer)
+    with pytest.raises(ConfigError, match=r"0: expected described_as to be a class .* got "):
+        revert_sync_batch_norm(net)
+    assert net[0] is layer
+
+
+def test_a_subclass_may_say_what_it_is():
+    class Images(SyncBatchNorm):
+        described_as = npbn.BatchNorm2d
+
+    reverted = revert_sync_batch_norm(Images(3, comm=alone()))
+    assert type(reverted) is npbn.BatchNorm2d
+    assert not hasattr(reverted, "comm")
+
+
 def test_a_single_layer_is_returned_anew_and_others_as_they_are():
-    sync = convert_sync_batch_norm(npbn.BatchNorm1d(3), Alone())
+    sync = convert_sync_batch_norm(npbn.BatchNorm1d(3), alone())
     assert type(revert_sync_batch_norm(sync)) is npbn.BatchNorm1d
     assert type(sync) is SyncBatchNorm
     linear = npbn.Linear(2, 2)

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from distributed.standin import run
+from distributed.standin import alone, run
 from helpers import assert_same_bits, rngs
 from hypothesis import given
 
@@ -33,18 +33,8 @@ def odd_network():
     return net
 
 
-class Alone:
-    """A communicator of one rank, for what needs none."""
-
-    rank, size = 0, 1
-    start_sum = None
-
-    def __deepcopy__(self, memo):
-        return self
-
-
 def test_conversion_keeps_everything_but_the_kind():
-    net, twin, comm = odd_network(), odd_network(), Alone()
+    net, twin, comm = odd_network(), odd_network(), alone()
     parameters, buffers = list(net.parameters()), [b for _, b in net.named_buffers()]
     kept = net.ghost, net.renorm, net.fc
     assert convert_sync_batch_norm(net, comm) is net
@@ -69,20 +59,20 @@ def test_conversion_keeps_everything_but_the_kind():
 def test_conversion_forgets_a_forward_pass_that_waits_and_a_second_one_changes_nothing():
     net = npbn.BatchNorm1d(3)
     net(np.random.default_rng(0).normal(size=(4, 3)).astype("f4"))
-    layer = convert_sync_batch_norm(net, Alone())
+    layer = convert_sync_batch_norm(net, alone())
     with pytest.raises(npbn.errors.BackwardError):
         layer.backward(np.ones((4, 3), "f4"))
-    assert convert_sync_batch_norm(layer, Alone()) is layer
+    assert convert_sync_batch_norm(layer, alone()) is layer
 
 
 def test_a_batch_norm_by_itself_is_returned_as_a_new_layer():
     layer = npbn.BatchNorm2d(3)
-    sync = convert_sync_batch_norm(layer, Alone())
+    sync = convert_sync_batch_norm(layer, alone())
     assert (type(layer), type(sync)) == (npbn.BatchNorm2d, SyncBatchNorm)
     assert sync.weight is layer.weight
     assert sync.running_var is layer.running_var
     for other in (npbn.GhostBatchNorm1d(3, 2), npbn.BatchRenorm1d(3, 3.0, 5.0), npbn.Linear(2, 2)):
-        assert convert_sync_batch_norm(other, Alone()) is other
+        assert convert_sync_batch_norm(other, alone()) is other
 
 
 def test_a_converted_network_is_described_saved_and_loaded_as_what_it_was(tmp_path):
@@ -92,7 +82,7 @@ def test_a_converted_network_is_described_saved_and_loaded_as_what_it_was(tmp_pa
         return net.float()
 
     net, expected = fresh(), to_config(fresh())
-    convert_sync_batch_norm(net, Alone())
+    convert_sync_batch_norm(net, alone())
     assert to_config(net) == expected
     npbn.save(net, tmp_path / "net.npz")
     other = npbn.from_config(to_config(net))
@@ -108,7 +98,7 @@ def test_a_layer_in_a_subclass_of_module_is_found():
             self.norm = npbn.BatchNorm1d(3)
             self.again = self.norm
 
-    block = convert_sync_batch_norm(npbn.Sequential(Block()), Alone())[0]
+    block = convert_sync_batch_norm(npbn.Sequential(Block()), alone())[0]
     assert type(block.norm) is SyncBatchNorm
     assert block.again is block.norm
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import npbn
 from npbn import distributed, torch_reference
 from npbn.distributed import DataParallel, SyncBatchNorm, convert_sync_batch_norm
-from npbn.errors import DataError, DistributedError
+from npbn.errors import ConfigError, DataError, DistributedError
 
 ROWS = np.arange(8.0)[:, None]
 BOTH = pytest.mark.parametrize("average_batches", [False, True])
@@ -163,8 +163,38 @@ def test_synchronised_networks_are_refused_too(average_batches):
         for net in (SyncBatchNorm(1, comm=comm, dtype="f8"), DataParallel(npbn.Identity(), comm)):
             with pytest.raises(DistributedError, match=f"a {type(net).__name__} of 2 ranks"):
                 npbn.update_batch_norm(net, [ROWS], average_batches=average_batches)
-        with pytest.raises(DistributedError, match="a DataParallel of 2 ranks"):
-            npbn.train_epoch(net, [], npbn.CrossEntropyLoss(), None)
+
+    run(2, program)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("train_step", lambda net, *batch, **how: npbn.train_step(net, *batch, **how)),
+        ("train_epoch", lambda net, *batch, **how: npbn.train_epoch(net, [batch], **how)),
+        ("evaluate", lambda net, *batch, **how: npbn.evaluate(net, [batch])),
+        ("evaluate", lambda net, *batch, **how: npbn.evaluate(net, [batch], train_mode=True)),
+    ],
+)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda comm: DataParallel(npbn.Linear(2, 2, dtype="f8"), comm),
+        lambda comm: npbn.Sequential(SyncBatchNorm(2, comm=comm, dtype="f8")),
+    ],
+)
+def test_training_and_evaluation_of_one_process_refuse_networks_of_several_ranks(name, call, make):
+    """A step would take the gradient of this rank's shard alone."""
+
+    def program(comm):
+        net = make(comm)
+        before, sent = net.state_dict(), len(comm.messages)
+        how = {"criterion": npbn.CrossEntropyLoss(), "optimizer": npbn.SGD(net.parameters(), lr=1)}
+        with pytest.raises(DistributedError, match=rf"2 ranks; use npbn\.distributed\.{name}$"):
+            call(net, np.eye(2), np.arange(2), **how)
+        assert len(comm.messages) == sent
+        for key, array in net.state_dict().items():
+            assert_same_bits(array, before[key])
 
     run(2, program)
 
@@ -193,6 +223,23 @@ def test_no_data_on_any_rank(average_batches, shards):
         DataError,
     )
     assert "expected a loader with data" in message
+
+
+def test_a_layer_that_cannot_be_synchronised_is_measured_without_averages():
+    class Clipping(npbn.BatchNorm1d):
+        def _apply(self, x, predict):
+            return super()._apply(np.clip(x, 0, 4), predict)
+
+    def program(comm, **how):
+        bn = Clipping(1, dtype="f8")
+        distributed.update_batch_norm(bn, loader(ROWS, 4, comm), comm, **how)
+        return bn.running_mean.item()
+
+    message = fails(2, lambda comm: program(comm, average_batches=True), ConfigError)
+    assert message.startswith("update_batch_norm: average_batches=True synchronises")
+    assert message.endswith("average_batches=False takes any layer")
+    assert run(2, program) == [np.clip(ROWS, 0, 4).mean()] * 2
+    assert run(1, lambda comm: program(comm, average_batches=True)) == [2.75]
 
 
 def test_different_numbers_of_batches():

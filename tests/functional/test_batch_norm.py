@@ -168,7 +168,11 @@ def test_no_floating_point_warning_even_when_numpy_is_told_to_raise(rng, p):
         ({"eps": 0.0}, ValueError, ["eps > 0", "0.0"]),
         ({"eps": np.nan}, ValueError, ["eps > 0", "nan"]),
         ({"eps": -1e-5, "training": False}, ValueError, ["eps >= 0", "-1e-05"]),
-        ({"running_var": None}, ValueError, ["running_mean", "running_var"]),
+        *(
+            ({name: None, "training": training}, ValueError, ["go together", "only one of them"])
+            for name in ("running_mean", "running_var")
+            for training in (True, False)
+        ),
         (
             {"running_mean": None, "running_var": None, "training": False},
             ValueError,

@@ -178,6 +178,7 @@ def test_the_float16_bias_gradient_of_a_large_batch_is_not_stuck_at_2048():
         (np.ones(()), np.ones((2, 3)), None, ShapeError, ["(*, 3)", "()"]),
         (np.ones((4, 2)), np.ones((2, 3)), None, ShapeError, ["(*, 3)", "(4, 2)"]),
         (np.ones(3), np.ones(3), None, ShapeError, ["(out_features, in_features)", "(3,)"]),
+        (np.ones(3), np.ones((2, 3, 3)), None, ShapeError, ["out_features, in_", "(2, 3, 3)"]),
         (np.ones(3), np.ones((2, 3)), np.ones(3), ShapeError, ["bias", "(2,)", "(3,)"]),
         (np.ones(3, int), np.ones((2, 3)), None, DtypeError, ["float", "int64"]),
         (np.ones(3, "f4"), np.ones((2, 3)), None, DtypeError, ["float64", "float32"]),

@@ -111,6 +111,22 @@ def test_running_statistics_are_updated_in_place_as_torchs_are():
     assert all(getattr(layer, name) is array for name, array in zip(BUFFERS, held, strict=True))
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"bias": False}, {"affine": False}, {"track_running_stats": False}]
+)
+def test_resets_give_what_a_new_layer_of_torchs_has(options):
+    """1 and 0 for scale and shift; 0, 1 and 0 for mean, variance and counter."""
+    mine, its = npbn.BatchNorm1d(3, **options), torch.nn.BatchNorm1d(3).state_dict()
+    new = {key: its[key].numpy() for key in mine.state_dict()}
+    mine.load_state_dict({key: value + 5 for key, value in new.items()})
+    mine.reset_running_stats()
+    for key, value in mine.state_dict().items():
+        assert_same_bits(value, new[key] + 5 if key in ("weight", "bias") else new[key], key)
+    mine.reset_parameters()
+    for key, value in mine.state_dict().items():
+        assert_same_bits(value, new[key], key)
+
+
 def test_eval_mode_leaves_statistics_and_counter_alone():
     layer = npbn.BatchNorm1d(3)
     layer(draw(0, (4, 3), "f4"))

@@ -1,4 +1,4 @@
-"""num_batches_tracked of a state: refused where no int64 holds it, else cast as torch casts it."""
+"""num_batches_tracked: loaded as torch loads it if an int64 holds it, and counted as by torch."""
 
 import numpy as np
 import pytest
@@ -32,3 +32,16 @@ def test_a_counter_is_cast_as_torch_casts_it(value):
     mine.load_state_dict({**mine.state_dict(), "num_batches_tracked": value})
     its.num_batches_tracked.copy_(torch.tensor(value if value == 3.7 else int(value)))
     assert mine.num_batches_tracked == its.num_batches_tracked.item()
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_after_the_largest_int64_comes_the_smallest_as_in_torch(momentum):
+    """The counter raised OverflowError when mean and variance had changed."""
+    mine, its = npbn.BatchNorm1d(2, momentum=momentum), torch.nn.BatchNorm1d(2, momentum=momentum)
+    x = np.eye(2, dtype="f4")
+    for bn in (mine, its):
+        bn.num_batches_tracked[...] = 2**63 - 1
+    mine(x)
+    its(torch.from_numpy(x))
+    assert mine.num_batches_tracked == its.num_batches_tracked.item() == -(2**63)
+    np.testing.assert_allclose(mine.running_mean, its.running_mean.numpy(), rtol=1e-6, atol=1e-18)

@@ -106,7 +106,7 @@ def test_requires_grad_of_a_part(rng):
     for (name, p), (_, q) in zip(mine.named_parameters(), its.named_parameters(), strict=True):
         assert (p.requires_grad, p.grad is None) == (q.requires_grad, q.grad is None), name
     assert mine[1][0].num_batches_tracked == its[1][0].num_batches_tracked.item() == 1
-    with pytest.raises(ValueError, match="requires_grad_: expected a bool, got 1"):
+    with pytest.raises(ValueError, match=r"requires_grad_: expected .* True or False, got 1"):
         mine.requires_grad_(1)
 
 

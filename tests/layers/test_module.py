@@ -162,8 +162,16 @@ def test_train_and_eval_reach_every_module_and_return_the_network():
 
 @pytest.mark.parametrize("mode", ["eval", 1, None])
 def test_train_takes_a_bool(mode):
-    with pytest.raises(ValueError, match="bool"):
+    with pytest.raises(ValueError, match="True or False"):
         npbn.ReLU().train(mode)
+
+
+def test_modes_of_numpys_booleans_become_pythons():
+    net = npbn.Linear(2, 2).train(np.False_)
+    assert net.training is False
+    assert net.train(np.True_).training is True
+    assert net.freeze(np.True_).frozen is True
+    assert net.requires_grad_(np.True_).weight.requires_grad is True
 
 
 def test_zero_grad_forgets_gradients_and_leaves_those_that_are_held():

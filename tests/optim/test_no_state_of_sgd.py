@@ -78,6 +78,18 @@ NO_STATES = {
     "rate a word": group(lr="fast"),
     "rate two numbers": group(lr=np.ones(2)),
     "momentum a dict": group(momentum={}),
+    **{
+        f"{option} {value!r}": group(**{option: value})
+        for option, values in {
+            "lr": ["0.1", b"1", -1, float("nan"), 10**400],
+            "momentum": ["0", -0.5],
+            "dampening": ["0"],
+            "weight_decay": [-1e-9, 1j],
+            "nesterov": ["yes", "0", None],
+            "maximize": ["", "1"],
+        }.items()
+        for value in values
+    },
 }
 
 
@@ -86,7 +98,7 @@ def test_what_is_no_state_of_sgd_is_refused_and_changes_nothing(name):
     state = saved_by(name) if name in OTHERS else copy.deepcopy(NO_STATES[name])
     optimizer = trained()
     before = optimizer.state_dict()
-    with pytest.raises(StateDictError, match=r"^SGD\.load_state_dict: expected "):
+    with pytest.raises(StateDictError, match=r"^SGD\.load_state_dict: (param_groups: )?expected "):
         optimizer.load_state_dict(state)
     after = optimizer.state_dict()
     assert after["param_groups"] == before["param_groups"]
@@ -99,6 +111,12 @@ def test_what_is_no_state_of_sgd_is_refused_and_changes_nothing(name):
 def test_another_optimizers_state_before_its_first_step_is_refused_too(name):
     with pytest.raises(StateDictError, match="expected groups with the options of SGD"):
         trained().load_state_dict(saved_by(name, steps=0))
+
+
+def test_the_option_that_is_wrong_is_named():
+    for option in ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize"):
+        with pytest.raises(StateDictError, match=f"expected a number as {option}, got 'a'"):
+            trained().load_state_dict(group(**{option: "a"}))
 
 
 def test_torchs_state_is_taken_from_any_version_and_with_a_tensor_as_rate():

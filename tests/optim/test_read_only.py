@@ -25,6 +25,23 @@ def test_step(momentum):
     assert first.data.tolist() == [0, 0]
 
 
+def test_a_buffer_that_is_read_only_is_copied():
+    values = [npbn.Parameter(np.ones(2)) for _ in range(4)]
+    steps = []
+    for pair in (values[:2], values[2:]):
+        optimizer = npbn.SGD(pair, lr=0.5, momentum=0.5)
+        for parameter in pair:
+            parameter.grad = np.ones(2)
+        optimizer.step()
+        steps.append(optimizer)
+    kept = steps[0].state[values[1]]["momentum_buffer"]
+    kept.flags.writeable = False
+    for optimizer in steps:
+        optimizer.step()
+    assert [p.data.tolist() for p in values[:2]] == [p.data.tolist() for p in values[2:]]
+    assert kept.tolist() == [1, 1]
+
+
 def test_step_with_an_option_of_a_later_group_that_is_no_number():
     first, second = npbn.Parameter(np.ones(2)), npbn.Parameter(np.ones(2))
     optimizer = npbn.SGD([{"params": [first]}, {"params": [second]}], lr=1.0)

@@ -94,33 +94,30 @@ def with_options(**options):
     return lambda state: state["param_groups"][1].update(options)
 
 
-NO_NUMBERS = (StateDictError, TypeError, ValueError)
-
-
 @pytest.mark.parametrize(
-    ("change", "error"),
+    "change",
     {
-        "a group less": (lambda state: state["param_groups"].pop(), StateDictError),
-        "a group more": (lambda s: s["param_groups"].append(another(s)), StateDictError),
-        "a parameter more": (lambda s: s["param_groups"][1]["params"].append(3), StateDictError),
-        "a parameter less": (lambda s: s["param_groups"][0]["params"].pop(), StateDictError),
-        "a buffer too large": (with_buffer(0, np.ones(3)), StateDictError),
-        "a buffer that would broadcast": (with_buffer(1, np.ones(3)), StateDictError),
-        "a buffer of no parameter": (with_buffer(7, np.ones(2)), StateDictError),
-        "a buffer of objects": (with_buffer(0, np.array([None, None])), NO_NUMBERS),
-        "a buffer of strings": (with_buffer(0, np.array(["a", "b"])), NO_NUMBERS),
-        "a negative rate": (with_options(lr=-1), ValueError),
-        "nesterov without momentum": (with_options(nesterov=True), ValueError),
+        "a group less": lambda state: state["param_groups"].pop(),
+        "a group more": lambda state: state["param_groups"].append(another(state)),
+        "a parameter more": lambda state: state["param_groups"][1]["params"].append(3),
+        "a parameter less": lambda state: state["param_groups"][0]["params"].pop(),
+        "a buffer too large": with_buffer(0, np.ones(3)),
+        "a buffer that would broadcast": with_buffer(1, np.ones(3)),
+        "a buffer of no parameter": with_buffer(7, np.ones(2)),
+        "a buffer of objects": with_buffer(0, np.array([None, None])),
+        "a buffer of strings": with_buffer(0, np.array(["a", "b"])),
+        "a negative rate": with_options(lr=-1),
+        "nesterov without momentum": with_options(nesterov=True),
     }.values(),
 )
-def test_a_failed_load_changes_nothing(change, error):
+def test_a_failed_load_changes_nothing(change):
     optimizer, donor = trained(), trained()
     state = copy.deepcopy(donor.state_dict())
     state["state"][1]["momentum_buffer"] += 1  # valid, and not to be taken over
     state["param_groups"][0]["lr"] = 77
     change(state)
     before = optimizer.state_dict()
-    with pytest.raises(error):
+    with pytest.raises(StateDictError):
         optimizer.load_state_dict(state)
     after = optimizer.state_dict()
     assert after["param_groups"] == before["param_groups"]

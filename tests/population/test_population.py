@@ -223,6 +223,26 @@ def test_without_a_norm_to_measure_no_pass_is_made(average_batches):
         update_batch_norm(net, map(pytest.fail, ["a pass"]), average_batches=average_batches)
 
 
+@BOTH
+@pytest.mark.parametrize("without", ["num_batches_tracked", "track_running_stats"])
+def test_statistics_that_training_does_not_count_or_track_are_set(without, average_batches):
+    """Without a counter nothing happened, without a word."""
+    net = Sequential(BatchNorm1d(1, dtype=np.float64), BatchNorm1d(1, dtype=np.float64))
+    x = np.array([[1.0], [2.0], [6.0]])
+    twin = copy.deepcopy(net)
+    update_batch_norm(twin, [x], average_batches=average_batches)
+    net[0].num_batches_tracked = None if without == "num_batches_tracked" else np.array(5)
+    net[0].track_running_stats = without != "track_running_stats"
+    update_batch_norm(net, [x], average_batches=average_batches)
+    assert (net[0].running_mean, net[0].running_var) == (3, 7)
+    assert (net[1].running_mean, net[1].running_var) == (
+        twin[1].running_mean,
+        twin[1].running_var,
+    )
+    assert net[0].num_batches_tracked == (None if without == "num_batches_tracked" else 1)
+    assert net[0].track_running_stats == (without != "track_running_stats")
+
+
 @np.errstate(all="raise")
 def test_nan_and_infinity_are_data():
     x = np.array([[1.0, np.nan, 1.0], [2.0, 1.0, np.inf], [6.0, 1.0, 1.0]])

@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from distributed.standin import run
+from distributed.standin import fails, run
 from helpers import rngs
 from hypothesis import given
 from torch import nn
@@ -101,6 +101,44 @@ def test_class_weights_ignored_targets_and_sums(rng, count, size, reduction, smo
     for way, loss in losses(x, target, size, make):
         assert loss == pytest.approx(expected, rel=0, abs=bound, nan_ok=True), way
         assert math.isnan(loss) == (counted == 0), way
+
+
+@pytest.mark.parametrize("size", [3, 2, 1])
+def test_terms_of_label_smoothing_count_although_the_weights_of_their_classes_are_0(size):
+    """A batch of class 0 alone has a mean of NaN, but the mean over all has its terms."""
+    x, target = np.array([[1.0, 2.0], [3.0, 1.0], [0.0, 1.0]]), np.array([0, 0, 1])
+
+    def make(library):
+        weight = [0.0, 1.0] if library is npbn else torch.tensor([0.0, 1.0]).double()
+        return library.CrossEntropyLoss(weight, label_smoothing=0.5)
+
+    expected = make(nn)(torch.tensor(x), torch.tensor(target)).item()
+    batches = cut(x, target, size)
+    found = [npbn.evaluate(npbn.Identity(), batches, make(npbn)).loss]
+    found.append(torch_reference.evaluate(nn.Identity(), batches, make(nn)).loss)
+
+    def program(comm):
+        shards = [
+            [part[comm.rank] for part in (np.array_split(x, 2), np.array_split(t, 2))]
+            for x, t in batches
+        ]
+        return distributed.evaluate(npbn.Identity(), shards, comm, make(npbn)).loss
+
+    for loss in found + run(2, program):
+        assert loss == pytest.approx(expected, rel=100 * EPS)
+
+
+def test_a_rank_on_which_every_term_has_the_weight_0_is_refused():
+    """Its gradient of the mean is NaN, from which that of the whole batch cannot be had."""
+
+    def program(comm):
+        net = distributed.DataParallel(npbn.Linear(2, 2, dtype="f8"), comm)
+        criterion = npbn.CrossEntropyLoss([0.0, 1.0], label_smoothing=0.5)
+        optimizer = npbn.SGD(net.parameters(), lr=0.1)
+        target = np.array([comm.rank, comm.rank])
+        distributed.train_step(net, np.eye(2), target, criterion, optimizer)
+
+    assert fails(2, program) == "expected a finite loss on all ranks, got rank 0: loss nan"
 
 
 @given(rng=rngs(), counts=st.lists(st.integers(1, 5), min_size=1, max_size=4))

@@ -13,7 +13,7 @@ from torch import nn
 
 import npbn
 from npbn import ArrayDataset, DataLoader, torch_reference
-from npbn.errors import BatchSizeError, DataError, ShapeError
+from npbn.errors import BatchSizeError, DataError, DtypeError, ShapeError
 from npbn.torch_reference import copy_to_torch
 
 FEATURES, CLASSES = 6, 4
@@ -190,6 +190,31 @@ def test_evaluate_leaves_everything_as_it_was(train_mode, state):
 
 
 # -- what cannot be trained on or evaluated -------------------------------------------------
+
+
+LOGITS = np.array([[2.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
+
+
+@pytest.mark.parametrize("target", [[0, 0, 1], (0, 0, 1), np.array([0, 0, 1], np.uint64)])
+def test_targets_are_integers_of_any_kind(target):
+    found = npbn.evaluate(npbn.Identity(), [(LOGITS, target)])
+    expected = npbn.evaluate(npbn.Identity(), [(LOGITS, np.array([0, 0, 1]))])
+    assert found.loss == expected.loss
+    assert [*found.correct, *found.total] == [*expected.correct, *expected.total] == [1, 0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "message"),
+    [
+        (np.array([0.0, 1.0, 1.0]), DtypeError, "integer class indices as target, got float64"),
+        (np.array([True, False, True]), DtypeError, "integer class indices as target, got bool"),
+        (LOGITS, ShapeError, r"expected targets of shape \(3,\).*got \(3, 2\)"),
+        (np.array([0]), ShapeError, r"expected targets of shape \(3,\).*got \(1,\)"),
+    ],
+)
+def test_targets_that_are_no_classes_are_refused_whatever_the_criterion(target, error, message):
+    with pytest.raises(error, match=message):
+        npbn.evaluate(npbn.Identity(), [(LOGITS, target)], lambda *_: 0.0)
 
 
 def test_a_last_batch_of_one_is_an_error_that_names_drop_last():
