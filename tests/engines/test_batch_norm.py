@@ -157,7 +157,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(
 ):
     """Small and large are what decides whether there are threads at all."""
     if size == "large":
-        monkeypatch.setattr(ranges, "LARGE", 0)
+        monkeypatch.setattr(ranges, "LARGE", 1)
         monkeypatch.setattr(numpy_.batch_norm, "THREADED_BYTES", 0)
         monkeypatch.setattr(numpy_.batch_norm, "BLOCK", 1000)
     x, grad = np.random.default_rng(0).normal(1, 2, (2, *shape)).astype(dtype)
@@ -171,7 +171,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_several_python_threads_at_once_get_the_bits_of_one(engine, threads, monkeypatch, dtype):
-    monkeypatch.setattr(ranges, "LARGE", 0)
+    monkeypatch.setattr(ranges, "LARGE", 1)
     monkeypatch.setattr(numpy_.batch_norm, "THREADED_BYTES", 0)
     threads(2)
     rng = np.random.default_rng(0)

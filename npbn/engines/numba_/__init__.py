@@ -7,6 +7,7 @@ from typing import Any
 
 from npbn.engines import numpy_
 from npbn.engines.numba_.activation import relu_backward, relu_forward
+from npbn.engines.numba_.batch_norm import affine, combine, moments, reduce
 from npbn.engines.numba_.cross_entropy import cross_entropy_backward, cross_entropy_forward
 from npbn.engines.numba_.fusing import run
 from npbn.engines.numba_.max_pooling import max_pool, max_pool_backward
@@ -14,11 +15,15 @@ from npbn.engines.numba_.patches import gather, scatter
 from npbn.engines.numba_.sgd import sgd
 
 __all__ = [
+    "affine",
+    "combine",
     "cross_entropy_backward",
     "cross_entropy_forward",
     "gather",
     "max_pool",
     "max_pool_backward",
+    "moments",
+    "reduce",
     "relu_backward",
     "relu_forward",
     "run",

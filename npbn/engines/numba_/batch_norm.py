@@ -2,28 +2,26 @@
 
 float32 numbers are read, computed with in float64, and rounded once when they are written. There
 are loops for matrices, :mod:`npbn.engines.numba_.matrix`, and loops for more axes,
-:mod:`npbn.engines.numba_.positions`. A pass inside a compiled function is replaced by the loops
-for its arrays, or for a thread's range of channels. Channels are independent: results are the
-same, bit for bit, for any number of threads.
+:mod:`npbn.engines.numba_.positions`. A pass inside a compiled function is compiled into it. With
+several threads, the passes over a large array are called one by one, and the threads take ranges
+of the parts of the array. Nothing depends on which parts a thread takes: results are the same, bit
+for bit, for any number of threads.
 """
 
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import numpy as np
-from numba.core.types import BaseTuple
 from numba.extending import overload, register_jitable
 
 from npbn.engines import passes
 from npbn.engines.numba_ import matrix, positions
 from npbn.engines.numba_.compiling import compiled
+from npbn.engines.numba_.ranges import large, over_ranges
+from npbn.engines.numba_.totals import add_in_pairs, finish, make_finite
 
-# Slices of vectors by channels are copied, since the compiler does not know them as contiguous.
-
-
-def _kind(array) -> tuple[bool, ModuleType]:
-    """Return whether a type is a range of channels, and the module with the loops for it."""
-    part = isinstance(array, BaseTuple)
-    return part, matrix if (array[0] if part else array).ndim == 2 else positions
+Array = np.ndarray
 
 
 @compiled
@@ -36,69 +34,95 @@ def _without(rest, total, factor):
     return result
 
 
-@overload(passes.moments)
-def _moments(x, out):
-    part, loops = _kind(x)
-    measure = loops.moments
+def _passes(loops: ModuleType, each: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    """Return the passes with the loops for a layout; ``each(loop)`` calls a loop for all parts."""
+    parts, blocks, first_values = loops.parts, loops.blocks, loops.first_values
+    deviation_sums, gradient_sums = each(loops.deviation_sums), each(loops.gradient_sums)
+    affine_each, combine_each = each(loops.affine), each(loops.combine)
 
-    def moments(x, first, out):
-        if x.size:
-            measure(x, first, out[0], out[1], out[2])
-        else:
+    def moments(x, out):
+        if x.size == 0:
             out[:3] = 0.0
-        return x.size // max(x.shape[1], 1)
+            return 0
+        channels = x.shape[1]
+        count, shift = x.size // channels, first_values(x)
+        for _ in range(1 if x.itemsize == 4 else 2):
+            make_finite(shift)
+            sums, squares = np.zeros((blocks(x), channels)), np.zeros((blocks(x), channels))
+            deviation_sums(parts(x), (x, shift), (sums, squares))
+            add_in_pairs(sums)
+            add_in_pairs(squares)
+            finish(count, shift, sums[0], squares[0], out[0], out[1], out[2])
+            shift = out[0].copy()
+        return count
 
-    moments = register_jitable(moments)
-    if part:
-        return lambda x, out: moments(x.whole, x.first, out)
-    return lambda x, out: moments(x, 0, out)
+    def affine(x, mean, rest, scale, shift, out):
+        affine_each(parts(x), (x, mean, scale, _without(rest, shift, scale)), (out,))
 
+    def reduce(grad, x, mean, rest):
+        channels = x.shape[1]
+        if x.size == 0:
+            return np.zeros(channels), np.zeros(channels)
+        sums, products = np.zeros((blocks(x), channels)), np.zeros((blocks(x), channels))
+        gradient_sums(parts(x), (grad, x, mean), (sums, products))
+        add_in_pairs(sums)
+        add_in_pairs(products)
+        return sums[0], _without(rest, products[0], sums[0])
 
-@overload(passes.affine)
-def _affine(x, mean, rest, scale, shift, out):
-    part, loops = _kind(x)
-    affine = loops.affine
-    if part:
-        return lambda x, mean, rest, scale, shift, out: affine(
-            x.whole, mean.copy(), scale.copy(), _without(rest, shift, scale), x.first, out.whole
-        )
-    return lambda x, mean, rest, scale, shift, out: affine(
-        x, mean, scale, _without(rest, shift, scale), 0, out
-    )
+    def combine(grad, x, mean, rest, a, b, c, out):
+        combine_each(parts(x), (grad, x, mean, a, b, _without(rest, c, b)), (out,))
 
-
-@overload(passes.reduce)
-def _reduce(grad, x, mean, rest):
-    part, loops = _kind(x)
-    add_up = loops.reduce
-
-    def reduce(grad, x, first, mean, rest):
-        sums, products = np.zeros(len(mean)), np.zeros(len(mean))
-        if x.size:
-            add_up(grad, x, mean, first, sums, products)
-        return sums, _without(rest, products, sums)
-
-    reduce = register_jitable(reduce)
-    if part:
-        return lambda grad, x, mean, rest: reduce(grad.whole, x.whole, x.first, mean.copy(), rest)
-    return lambda grad, x, mean, rest: reduce(grad, x, 0, mean, rest)
+    return moments, affine, reduce, combine
 
 
-@overload(passes.combine)
-def _combine(grad, x, mean, rest, a, b, c, out):
-    part, loops = _kind(x)
-    combine = loops.combine
-    if part:
-        return lambda grad, x, mean, rest, a, b, c, out: combine(
-            grad.whole,
-            x.whole,
-            mean.copy(),
-            a.copy(),
-            b.copy(),
-            _without(rest, c, b),
-            x.first,
-            out.whole,
-        )
-    return lambda grad, x, mean, rest, a, b, c, out: combine(
-        grad, x, mean, a, b, _without(rest, c, b), 0, out
-    )
+def _at_once(loop: Callable[..., Any]) -> Callable[..., Any]:
+    def run(count, arguments, results):
+        loop(*arguments, 0, count, *results)
+
+    compiled_run: Callable[..., Any] = register_jitable(run)
+    return compiled_run
+
+
+def _in_threads(loop: Callable[..., Any]) -> Callable[..., Any]:
+    def run(count: int, arguments: tuple[Array, ...], results: tuple[Array, ...]) -> None:
+        if large(arguments[0]):
+            over_ranges(loop, count, arguments, results)
+        else:
+            loop(*arguments, 0, count, *results)
+
+    return run
+
+
+# By the number of axes: to be compiled into a function, and to be called.
+_LOOPS = {2: matrix, 3: positions}
+_COMPILED = {axes: _passes(loops, _at_once) for axes, loops in _LOOPS.items()}
+_CALLED = {axes: _passes(loops, _in_threads) for axes, loops in _LOOPS.items()}
+
+overload(passes.moments)(lambda x, out: _COMPILED[x.ndim][0])
+overload(passes.affine)(lambda x, mean, rest, scale, shift, out: _COMPILED[x.ndim][1])
+overload(passes.reduce)(lambda grad, x, mean, rest: _COMPILED[x.ndim][2])
+overload(passes.combine)(lambda grad, x, mean, rest, a, b, c, out: _COMPILED[x.ndim][3])
+
+
+def moments(x: Array, out: Array) -> int:
+    """See the NumPy engine."""
+    count: int = _CALLED[x.ndim][0](x, out)
+    return count
+
+
+def affine(x: Array, mean: Array, rest: Array, scale: Array, shift: Array, out: Array) -> None:
+    """See the NumPy engine."""
+    _CALLED[x.ndim][1](x, mean, rest, scale, shift, out)
+
+
+def reduce(grad: Array, x: Array, mean: Array, rest: Array) -> tuple[Array, Array]:
+    """See the NumPy engine."""
+    sums: tuple[Array, Array] = _CALLED[x.ndim][2](grad, x, mean, rest)
+    return sums
+
+
+def combine(
+    grad: Array, x: Array, mean: Array, rest: Array, a: Array, b: Array, c: Array, out: Array
+) -> None:
+    """See the NumPy engine."""
+    _CALLED[x.ndim][3](grad, x, mean, rest, a, b, c, out)

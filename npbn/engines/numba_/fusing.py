@@ -6,23 +6,20 @@ from typing import Any
 
 from numba.extending import overload
 
-from npbn.engines.numba_ import batch_norm  # noqa: F401  defines the passes for the compiler
+from npbn.engines import numpy_
 from npbn.engines.numba_.compiling import compiled
-from npbn.engines.numba_.ranges import channel_ranges, large
-from npbn.engines.threads import share
-
-# A matrix of more rows is a batch; one of up to so many may be vectors, (5, C) at most.
-VECTORS = 5
+from npbn.engines.numba_.ranges import large
 
 
 def run(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return ``function(*arguments)``, compiled as a whole, in several threads for large arrays.
+    """Return ``function(*arguments)``, compiled as a whole.
 
-    With several threads it returns the result of the first: results are written into arguments.
+    With several threads, functions of large arrays are not compiled, only the passes that they
+    call, each of which runs in the threads.
     """
     x = arguments[0]
-    if large(x) and (x.ndim > 2 or (x.ndim == 2 and len(x) > VECTORS)):
-        return share(_compiled(function), channel_ranges(arguments))[0]
+    if x.ndim > 1 and large(x):
+        return numpy_.run(function, *arguments)
     return _compiled(function)(*arguments)
 
 

@@ -1,4 +1,4 @@
-"""BatchNorm's four passes over (N, C, P), for the len(mean) channels from `first` on.
+"""The loops of BatchNorm's four passes over (N, C, P), for its channels.
 
 Positions are innermost: the numbers of a channel stay in registers.
 """
@@ -6,7 +6,6 @@ Positions are innermost: the numbers of a channel stay in registers.
 import numpy as np
 
 from npbn.engines.numba_.compiling import any_order, compiled
-from npbn.engines.numba_.totals import add_in_pairs, finish, make_finite
 
 # PIECE positions are summed in any order, which is vectorised. The sums of PIECES pieces are added
 # one after the other, and the results in pairs.
@@ -41,47 +40,46 @@ def _gradient_sums(grad, x, mean):
 
 
 @compiled
-def _blocks(x):
-    """Return the number of sums that are added in pairs."""
+def blocks(x):
+    """Return the number of sums for each channel that are added in pairs."""
     samples, _, positions = x.shape
     pieces = samples * ((positions + PIECE - 1) // PIECE)
     return (pieces + PIECES - 1) // PIECES
 
 
 @compiled
-def moments(x, first, mean, rest, m2):
-    """Write mean, rest and m2 of the channels."""
-    samples, _, positions = x.shape
-    width = len(mean)
-    shift = np.empty(width)
-    for c in range(width):
-        shift[c] = x[0, first + c, 0]
-    for _ in range(1 if x.itemsize == 4 else 2):
-        make_finite(shift)
-        sums, squares = np.zeros((_blocks(x), width)), np.zeros((_blocks(x), width))
-        piece = 0
-        for i in range(samples):
-            for begin in range(0, positions, PIECE):
-                end = min(begin + PIECE, positions)
-                k = piece // PIECES
-                for c in range(width):
-                    total, square = _deviation_sums(x[i, first + c, begin:end], shift[c])
-                    sums[k, c] += total
-                    squares[k, c] += square
-                piece += 1
-        add_in_pairs(sums)
-        add_in_pairs(squares)
-        finish(samples * positions, shift, sums[0], squares[0], mean, rest, m2)
-        for c in range(width):
-            shift[c] = mean[c]
+def parts(x):
+    """Return the number of parts that threads may take: the channels."""
+    return x.shape[1]
 
 
 @compiled
-def affine(x, mean, scale, shift, first, y):
+def first_values(x):
+    """Return the first value of each channel."""
+    return x[0, :, 0].astype(np.float64)
+
+
+@compiled
+def deviation_sums(x, shift, first, last, sums, squares):
+    """Add the deviations of a piece at a time."""
+    samples, _, positions = x.shape
+    piece = 0
+    for i in range(samples):
+        for begin in range(0, positions, PIECE):
+            k, end = piece // PIECES, min(begin + PIECE, positions)
+            for c in range(first, last):
+                total, square = _deviation_sums(x[i, c, begin:end], shift[c])
+                sums[k, c] += total
+                squares[k, c] += square
+            piece += 1
+
+
+@compiled
+def affine(x, mean, scale, shift, first, last, y):
     """Write (x − mean) · scale + shift."""
     for i in range(len(x) - 1, -1, -1):
-        for c in range(len(mean)):
-            _affine(x[i, first + c], mean[c], scale[c], shift[c], y[i, first + c])
+        for c in range(first, last):
+            _affine(x[i, c], mean[c], scale[c], shift[c], y[i, c])
 
 
 @compiled
@@ -91,35 +89,26 @@ def _affine(x, mean, scale, shift, y):
 
 
 @compiled
-def reduce(grad, x, mean, first, sums, products):
-    """Write Σ grad and Σ grad · (x − mean)."""
+def gradient_sums(grad, x, mean, first, last, sums, products):
+    """Add grad and grad · (x − mean) of a piece at a time."""
     samples, _, positions = x.shape
-    width = len(mean)
-    block_sums, block_products = np.zeros((_blocks(x), width)), np.zeros((_blocks(x), width))
     piece = 0
     for i in range(samples):
         for begin in range(0, positions, PIECE):
-            end = min(begin + PIECE, positions)
-            k = piece // PIECES
-            for c in range(width):
-                g, values = grad[i, first + c, begin:end], x[i, first + c, begin:end]
-                total, product = _gradient_sums(g, values, mean[c])
-                block_sums[k, c] += total
-                block_products[k, c] += product
+            k, end = piece // PIECES, min(begin + PIECE, positions)
+            for c in range(first, last):
+                total, product = _gradient_sums(grad[i, c, begin:end], x[i, c, begin:end], mean[c])
+                sums[k, c] += total
+                products[k, c] += product
             piece += 1
-    add_in_pairs(block_sums)
-    add_in_pairs(block_products)
-    for c in range(width):
-        sums[c], products[c] = block_sums[0, c], block_products[0, c]
 
 
 @compiled
-def combine(grad, x, mean, a, b, c, first, out):
+def combine(grad, x, mean, a, b, c, first, last, out):
     """Write a · grad + b · (x − mean) + c."""
     for i in range(len(x) - 1, -1, -1):
-        for j in range(len(mean)):
-            k = first + j
-            _combine(grad[i, k], x[i, k], mean[j], a[j], b[j], c[j], out[i, k])
+        for j in range(first, last):
+            _combine(grad[i, j], x[i, j], mean[j], a[j], b[j], c[j], out[i, j])
 
 
 @compiled
