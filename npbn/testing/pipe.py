@@ -49,6 +49,7 @@ from npbn.testing.case import Setup
 from npbn.testing.pipe_process import PipeError, Program, short
 from npbn.testing.protocol import Gradients, Implementation
 
+NO_LAYOUTS = ("layouts", "vector_layouts")
 DTYPES = ("float16", "float32", "float64")
 WORDS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
@@ -80,7 +81,7 @@ def implementation(command: str, seconds: float = 10.0) -> Implementation:
         if not isinstance(unsupported, list) or not all(type(name) is str for name in unsupported):
             raise PipeError(f"unsupported: expected a list of strings, got {short(unsupported)}")
         return Implementation(
-            lambda setup: _Layer(program, setup), str(name), ("layouts", *unsupported), convention
+            lambda setup: _Layer(program, setup), str(name), (*NO_LAYOUTS, *unsupported), convention
         )
     except (OSError, PipeError, ValueError) as error:
         raise ValueError(f"--command {command!r}: {error}") from error

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import paddle
 
+from npbn.testing.adapters import ranks_not_taken
 from npbn.testing.case import Setup
 from npbn.testing.protocol import Gradients, Implementation
 
@@ -59,12 +60,11 @@ class _Layer:
 
 
 def implementation(cls: type) -> Implementation:
-    """Check a BatchNorm of Paddle; its CPU kernels have no float16."""
-    taken = RANKS.get(cls.__name__, (2, 3, 4, 5))
-    ranks = tuple(f"rank{rank}" for rank in (2, 3, 4, 5) if rank not in taken)
+    """Check a BatchNorm of Paddle; its CPU kernels have no float16, its tensors no layout."""
+    missing = ("untracked", "float16", "layouts", "vector_layouts")
     return Implementation(
         partial(_Layer, cls),
         f"paddle.nn.{cls.__name__}",
-        (*ranks, "untracked", "float16"),
+        (*ranks_not_taken(cls, RANKS), *missing),
         "paddle",
     )

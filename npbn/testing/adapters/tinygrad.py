@@ -47,7 +47,9 @@ class _Layer:
 def implementation(cls: type) -> Implementation:
     """Check ``tinygrad.nn.BatchNorm``: it has weight and bias or neither, and refuses nothing.
 
-    float16 input with float32 parameters gives a float32 output: it is not supported.
+    float16 input with float32 parameters gives a float32 output: it is not supported. Tensors are
+    made as contiguous copies, so memory layouts do not reach it.
     """
     missing = ("weight_alone", "bias_alone", "momentum_none", "errors", "clean_errors", "float16")
-    return Implementation(partial(_Layer, cls), f"tinygrad.nn.{cls.__name__}", missing)
+    name = f"tinygrad.nn.{cls.__name__}"
+    return Implementation(partial(_Layer, cls), name, (*missing, "layouts", "vector_layouts"))

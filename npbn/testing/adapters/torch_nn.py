@@ -3,9 +3,11 @@
 import numpy as np
 import torch
 
+from npbn.testing.adapters import ranks_not_taken
 from npbn.testing.case import Setup
 from npbn.testing.protocol import Gradients, Implementation
 
+NO_BIAS = {"bias": False}  # since torch 2.13, and not in every class that derives from its own
 RANKS = {"BatchNorm1d": (2, 3), "BatchNorm2d": (4,), "BatchNorm3d": (5,)}
 
 
@@ -49,8 +51,8 @@ class _ModuleLayer(Layer):
             setup.momentum,
             affine=setup.weight is not None,
             track_running_stats=setup.tracks,
-            bias=setup.bias is not None,
             dtype=torch.from_numpy(np.zeros(0, setup.dtype)).dtype,
+            **({} if setup.weight is None or setup.bias is not None else NO_BIAS),
         )
         self.weight, self.bias = self.module.weight, self.module.bias
         if setup.tracks:
@@ -77,10 +79,18 @@ def implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Implementati
 
     torch raises its counter before it refuses one value per channel: "refusals change
     nothing" is not supported. A bias without a weight is made as torch makes none: left out.
+    Weights and statistics are copied, so their memory layout does not reach it.
     """
-    taken = RANKS.get(cls.__name__, (2, 3, 4, 5))
-    ranks = tuple(f"rank{rank}" for rank in (2, 3, 4, 5) if rank not in taken)
-    missing = (*ranks, "bias_alone", "clean_errors", *unsupported)
-    return Implementation(
-        lambda setup: _ModuleLayer(cls, setup), f"torch.nn.{cls.__name__}", missing
-    )
+    missing = [*ranks_not_taken(cls, RANKS), "bias_alone", "clean_errors", "vector_layouts"]
+    if not _takes_no_bias(cls):
+        missing.append("weight_alone")
+    name = f"torch.nn.{cls.__name__}"
+    return Implementation(lambda setup: _ModuleLayer(cls, setup), name, (*missing, *unsupported))
+
+
+def _takes_no_bias(cls: type) -> bool:
+    try:
+        cls(1, **NO_BIAS)
+    except Exception:  # whichever: if it cannot be made at all, the check will say so
+        return False
+    return True

@@ -7,7 +7,7 @@ import pytest
 
 from npbn.testing.case import Case, Setup, Step
 from npbn.testing.compare import GRADIENTS, RUNNING, follow
-from npbn.testing.targets import load_target
+from npbn.testing.targets import adapt, load_target
 
 TARGETS = {
     "torch.nn:BatchNorm1d": "torch",
@@ -27,6 +27,10 @@ TARGETS = {
     "onnxruntime:InferenceSession": "onnxruntime",
     "openvino:Core": "openvino",
 }
+
+
+# What hands over the order of the axes; the others make contiguous copies of what they are given.
+KEEP_THE_ORDER = ("torch", "mygrad", "keras")
 
 
 @pytest.fixture(scope="module", params=TARGETS)
@@ -62,3 +66,37 @@ def test_right_up_to_rounding(target, seed):
     assert "y" in errors.correct
     assert ("grad_input" in errors.correct) == ("backward" not in target.unsupported)
     assert ("running_var" in errors.correct) == ("running_statistics" not in target.unsupported)
+
+
+def test_layouts_that_cannot_reach_a_library_are_not_claimed(target):
+    assert "vector_layouts" in target.unsupported
+    keeps = target.name.startswith(KEEP_THE_ORDER) and "on jax" not in target.name
+    assert ("layouts" not in target.unsupported) == keeps
+
+
+RANKS = {"1d": {"rank2", "rank3"}, "2d": {"rank4"}, "3d": {"rank5"}}
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_a_class_that_derives_from_one_of_torch_takes_its_ranks(rank):
+    torch = pytest.importorskip("torch")
+    mine = type("Mine", (type("Between", (getattr(torch.nn, f"BatchNorm{rank}"),), {}),), {})
+    unsupported = adapt(mine).unsupported
+    assert unsupported & set().union(*RANKS.values()) == set().union(*RANKS.values()) - RANKS[rank]
+
+
+def test_a_class_that_derives_from_one_of_torch_needs_no_argument_bias():
+    torch = pytest.importorskip("torch")
+
+    class Mine(torch.nn.BatchNorm1d):
+        def __init__(self, num_features, eps=1e-5, momentum=0.1, **options):
+            if "bias" in options:  # as torch before 2.13
+                raise TypeError("unexpected keyword argument 'bias'")
+            super().__init__(num_features, eps, momentum, **options)
+
+    mine = adapt(Mine)
+    assert "weight_alone" in mine.unsupported
+    assert "weight_alone" not in adapt(torch.nn.BatchNorm1d).unsupported
+    follow(mine, mine.adapt(case(0)), ("y", *GRADIENTS, *RUNNING), "correct")
+    ones = np.ones(3, np.float32)
+    assert mine.make(Setup(3, running_mean=ones, running_var=ones)).weight is None
