@@ -135,14 +135,8 @@ def take(
         _check_counter(layer, exact.num_batches_tracked)
     if "parameters" in results:
         _check_parameters(setup, layer)
-    if not reads:
-        return setup
-    return replace(
-        setup,
-        running_mean=found.results["running_mean"],
-        running_var=found.results["running_var"],
-        num_batches_tracked=exact.num_batches_tracked,
-    )
+    moved = {name: found.results[name] for name in RUNNING} if reads else {}
+    return replace(setup, num_batches_tracked=exact.num_batches_tracked, **moved)
 
 
 def run_step(layer: BatchNorm, step: Step, reads_statistics: bool) -> Found:
@@ -150,13 +144,18 @@ def run_step(layer: BatchNorm, step: Step, reads_statistics: bool) -> Found:
     results: dict[str, Any] = {"y": _copy(layer.forward(step.given, step.training))}
     between = _statistics(layer) if reads_statistics else {}
     if (grad := step.given_grad) is not None:
-        gradients = layer.backward(grad)
-        if not isinstance(gradients, tuple) or len(gradients) != 3:
-            raise ConformanceError(f"backward returned no tuple of three: {kind_of(gradients)}")
-        results |= zip(GRADIENTS, map(_copy, gradients), strict=True)
+        results |= {name: _copy(one) for name, one in named_gradients(layer, grad).items()}
     if reads_statistics:
         results |= _statistics(layer)
     return Found(results, between)
+
+
+def named_gradients(layer: BatchNorm, grad_output: np.ndarray) -> dict[str, Any]:
+    """Return what the backward pass returns, not copied."""
+    gradients = layer.backward(grad_output)
+    if not isinstance(gradients, tuple) or len(gradients) != 3:
+        raise ConformanceError(f"backward returned no tuple of three: {kind_of(gradients)}")
+    return dict(zip(GRADIENTS, gradients, strict=True))
 
 
 def _measure(
