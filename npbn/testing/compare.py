@@ -7,12 +7,8 @@ import numpy as np
 
 from npbn.testing import oracle, tolerances
 from npbn.testing.case import Case, Setup, Step
+from npbn.testing.names import GRADIENTS, PARAMETERS, RUNNING
 from npbn.testing.protocol import BatchNorm, Implementation
-
-GRADIENTS = ("grad_input", "grad_weight", "grad_bias")
-RUNNING = ("running_mean", "running_var")
-# What every behaviour checks besides its subject, unless it is known to be wrong.
-STATE = (*RUNNING, "num_batches_tracked", "parameters")
 
 
 class Errors(NamedTuple):
@@ -202,7 +198,7 @@ def _check_pass_that_moves(setup: Setup, found: Found, moves_late: bool) -> None
 
 def _check_parameters(setup: Setup, layer: BatchNorm) -> None:
     """Raise ConformanceError if a layer that shows weight and bias has changed them."""
-    for name in ("weight", "bias"):
+    for name in PARAMETERS:
         value, given = getattr(layer, name, None), getattr(setup, name)
         if isinstance(value, np.ndarray) and not np.array_equal(value, given, equal_nan=True):
             raise ConformanceError(f"{name} changed from {given} to {value}", result="parameters")

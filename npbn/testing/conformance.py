@@ -6,9 +6,9 @@ from functools import partial
 
 from npbn.testing.behaviours import BEHAVIOURS, Behaviour
 from npbn.testing.case import Setup
-from npbn.testing.compare import STATE
 from npbn.testing.explain import explain
 from npbn.testing.limits import Limits
+from npbn.testing.names import STATE
 from npbn.testing.protocol import BatchNorm, CannotConstructError, Implementation
 from npbn.testing.report import (
     FAILED,

@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from npbn.testing.compare import RUNNING
 from npbn.testing.convention_table import CONVENTIONS, Convention
+from npbn.testing.names import RUNNING
 from npbn.testing.report import FAILED, BehaviourResult
 from npbn.testing.trial import BY_NAME, Run, Trial
 

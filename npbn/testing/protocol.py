@@ -11,10 +11,9 @@ from npbn.errors import NpbnError
 from npbn.testing.case import Case, Setup, Step
 from npbn.testing.convention_table import find_convention
 from npbn.testing.layouts import laid_out
+from npbn.testing.names import PARAMETERS, VECTORS
 
 Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
-PARAMETERS, RUNNING = ("weight", "bias"), ("running_mean", "running_var")
-VECTORS = (*PARAMETERS, *RUNNING)
 
 
 class CannotConstructError(NpbnError, RuntimeError):

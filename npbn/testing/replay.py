@@ -14,9 +14,10 @@ from npbn.testing.case import Setup
 from npbn.testing.convention_table import CONVENTIONS
 from npbn.testing.export_format import MEASURES, Entry, read_arrays, read_index
 from npbn.testing.limits import Limits
+from npbn.testing.names import GRADIENTS, RUNNING, VECTORS
 from npbn.testing.protocol import Implementation
+from npbn.testing.words import in_words
 from npbn.testing.worker import LostError, Worker, WorkerError
-from npbn.testing.worker_process import in_words
 
 
 class Verdict(NamedTuple):
@@ -211,8 +212,7 @@ def _run(
     entry: Entry, arrays: dict[str, np.ndarray], implementation: Implementation
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the results by name, and the capabilities for lack of which some are left out."""
-    names = ("weight", "bias", "running_mean", "running_var")
-    vectors: dict[str, Any] = {name: arrays.get(name) for name in names}
+    vectors: dict[str, Any] = {name: arrays.get(name) for name in VECTORS}
     setup = Setup(
         entry.shape[1],
         entry.eps,
@@ -238,9 +238,9 @@ def _run(
         grads = _attempt("backward", lambda: layer.backward(arrays["grad_output"]))
         if not isinstance(grads, (tuple, list)) or len(grads) != 3:
             raise _WrongError(f"backward: expected three gradients, got {_what(grads)}")
-        results |= zip(("grad_input", "grad_weight", "grad_bias"), grads, strict=True)
+        results |= zip(GRADIENTS, grads, strict=True)
     if entry.tracked and "running_statistics" not in skipped:
-        for name in ("running_mean", "running_var"):
+        for name in RUNNING:
             results[f"{name}_after"] = _attempt(name, getattr, layer, name)
     if entry.tracked and "counter" not in skipped:
         count = _attempt("num_batches_tracked", getattr, layer, "num_batches_tracked")

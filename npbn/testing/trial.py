@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, Phase, Verbosity
 
 from npbn.testing.behaviours import BEHAVIOURS, Behaviour
 from npbn.testing.case import Case
-from npbn.testing.compare import RUNNING, STATE, ConformanceError, Errors, Remark
+from npbn.testing.compare import ConformanceError, Errors, Remark
 from npbn.testing.convention_table import Convention
 from npbn.testing.limits import Limits
+from npbn.testing.names import RUNNING, STATE
 from npbn.testing.protocol import Implementation
 from npbn.testing.worker import LostError, RaisedError, Worker
 

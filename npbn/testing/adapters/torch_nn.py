@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from npbn.testing.adapters import ranks_not_taken
+from npbn.testing.adapters import gradients_of, ranks_not_taken
 from npbn.testing.case import Setup
+from npbn.testing.names import VECTORS
 from npbn.testing.protocol import Gradients, Implementation
 
 NO_BIAS = {"bias": False}  # since torch 2.13, and not in every class that derives from its own
@@ -29,13 +30,11 @@ class Layer:
 
     def backward(self, grad_output: np.ndarray) -> Gradients:
         """Return the gradients."""
-        wanted = (self.x, self.weight, self.bias)
-        present = [tensor for tensor in wanted if tensor is not None]
-        gradients = iter(torch.autograd.grad(self.y, present, torch.tensor(np.array(grad_output))))
-        grad_input, weight, bias = (
-            None if tensor is None else array(next(gradients)) for tensor in wanted
+        grad = torch.tensor(np.array(grad_output))
+        return gradients_of(
+            (self.x, self.weight, self.bias),
+            lambda present: map(array, torch.autograd.grad(self.y, present, grad)),
         )
-        return grad_input, weight, bias
 
 
 def array(tensor: torch.Tensor | None) -> np.ndarray | None:
@@ -60,8 +59,7 @@ class _ModuleLayer(Layer):
         self.load(setup)
 
     def load(self, setup: Setup) -> None:
-        names = ("weight", "bias", "running_mean", "running_var")
-        given = {name: getattr(setup, name) for name in names}
+        given = {name: getattr(setup, name) for name in VECTORS}
         state = {name: torch.tensor(value) for name, value in given.items() if value is not None}
         self.module.load_state_dict(state, strict=False)  # the counter goes on
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 
 from npbn.testing.case import Case
-from npbn.testing.compare import GRADIENTS, STATE, Errors, follow, no_errors
+from npbn.testing.compare import Errors, follow, no_errors
+from npbn.testing.names import PASSES, STATE
 from npbn.testing.protocol import Implementation
 
 FORWARD = ("y",)
-PASSES = (*FORWARD, *GRADIENTS)
 TRAIN, EVAL = ((True,),), ((False,),)
 BOTH = (*TRAIN, *EVAL)
 MODES = {"training", "evaluation"}  # every behaviour needs one of these

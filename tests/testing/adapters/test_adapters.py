@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from npbn.testing.case import Case, Setup, Step
-from npbn.testing.compare import GRADIENTS, RUNNING, follow
+from npbn.testing.compare import follow
+from npbn.testing.names import PASSES, RUNNING
 from npbn.testing.targets import adapt, load_target
 
 TARGETS = {
@@ -62,7 +63,7 @@ def test_right_up_to_rounding(target, seed):
     steps = target.adapt(case(seed))
     if "reload" in target.unsupported:
         steps = Case(steps.setup, steps.steps[:2])
-    errors = follow(target, steps, ("y", *GRADIENTS, *RUNNING), "correct")
+    errors = follow(target, steps, (*PASSES, *RUNNING), "correct")
     assert "y" in errors.correct
     assert ("grad_input" in errors.correct) == ("backward" not in target.unsupported)
     assert ("running_var" in errors.correct) == ("running_statistics" not in target.unsupported)
@@ -97,6 +98,6 @@ def test_a_class_that_derives_from_one_of_torch_needs_no_argument_bias():
     mine = adapt(Mine)
     assert "weight_alone" in mine.unsupported
     assert "weight_alone" not in adapt(torch.nn.BatchNorm1d).unsupported
-    follow(mine, mine.adapt(case(0)), ("y", *GRADIENTS, *RUNNING), "correct")
+    follow(mine, mine.adapt(case(0)), (*PASSES, *RUNNING), "correct")
     ones = np.ones(3, np.float32)
     assert mine.make(Setup(3, running_mean=ones, running_var=ones)).weight is None
