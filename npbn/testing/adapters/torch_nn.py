@@ -23,18 +23,23 @@ class Layer:
         raise NotImplementedError
 
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
-        """Return the output; torch takes no negative strides, so it is given a copy."""
-        self.x = torch.tensor(np.array(x)).requires_grad_()
+        """Return the output."""
+        self.x = _as_it_lies(x).requires_grad_()
         self.y = self.apply(self.x, training)
         return self.y.detach().numpy()
 
     def backward(self, grad_output: np.ndarray) -> Gradients:
         """Return the gradients."""
-        grad = torch.tensor(np.array(grad_output))
+        grad = _as_it_lies(grad_output)
         return gradients_of(
             (self.x, self.weight, self.bias),
             lambda present: map(array, torch.autograd.grad(self.y, present, grad)),
         )
+
+
+def _as_it_lies(x: np.ndarray) -> torch.Tensor:
+    """Return a tensor that shares x's memory; torch takes no negative strides, they are copied."""
+    return torch.from_numpy(x.copy() if min(x.strides) < 0 else x)
 
 
 def array(tensor: torch.Tensor | None) -> np.ndarray | None:

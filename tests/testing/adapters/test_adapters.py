@@ -75,6 +75,29 @@ def test_layouts_that_cannot_reach_a_library_are_not_claimed(target):
     assert ("layouts" not in target.unsupported) == keeps
 
 
+@pytest.mark.parametrize(
+    ("layout", "strides"),
+    [("strided", (6, 2)), ("Fortran order", (1, 4)), ("zero strides", (0, 1))],
+)
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+def test_torch_is_given_inputs_in_their_layout(layout, strides):
+    torch = pytest.importorskip("torch")
+    seen = []
+
+    class Mine(torch.nn.BatchNorm1d):
+        def forward(self, x):
+            seen.append(x.stride())
+            return super().forward(x)
+
+    ones = np.ones(3, np.float32)
+    setup = Setup(3, 2.0**-10, 0.25, ones, ones, ones, ones)
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    x = np.broadcast_to(x[:1], x.shape) if layout == "zero strides" else x
+    steps = (Step(x, True, x + 1, layout, layout), Step(x, False, x + 1, layout, layout))
+    follow(adapt(Mine), Case(setup, steps), (*PASSES, *RUNNING), "correct")
+    assert seen == [strides] * 2
+
+
 RANKS = {"1d": {"rank2", "rank3"}, "2d": {"rank4"}, "3d": {"rank5"}}
 
 
