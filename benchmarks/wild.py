@@ -18,10 +18,9 @@ from typing import Any
 
 import npbn
 from benchmarks.machine import processor
-from benchmarks.wild_page import FINDINGS, TARGETS, Target, page
+from benchmarks.wild_page import CASE_SECONDS, FINDINGS, TARGETS, Target, page
 
 SECONDS = 3600  # for a target
-CASE_SECONDS = 120  # compilers take their time on a machine with other load
 PACKAGES = {"haiku": "dm-haiku", "paddle": "paddlepaddle"}  # of modules of another name
 
 
@@ -55,6 +54,7 @@ def check(target: Target, examples: int, cache: Path) -> dict[str, Any]:
     settings |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     about = {"version": version(target.package), "python": platform.python_version()}
     about |= {"examples": examples, "processor": processor()}
+    about |= {"needs": {name: version(name) for name in target.needs}}
     try:
         done = subprocess.run(
             command, env=os.environ | settings, capture_output=True, text=True, timeout=SECONDS
@@ -76,17 +76,25 @@ def try_finding(program: Path) -> dict[str, Any] | None:
     outputs = []
     for backend in ("numpy", "torch", "jax") if "keras" in needed else ("",):
         settings = {"KERAS_BACKEND": backend} if backend else {}
+        outputs += output(program, settings)
+    versions = {name: version(PACKAGES.get(name, name)) for name in sorted(needed - {"numpy"})}
+    return {"output": "\n".join(outputs), "versions": versions}
+
+
+def output(program: Path, settings: dict[str, str], seconds: float = SECONDS) -> list[str]:
+    """Return what a program prints, and the last line of its error if it fails."""
+    try:
         done = subprocess.run(
             [sys.executable, str(program)],
             env=os.environ | settings,
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=seconds,
         )
-        last = done.stderr.strip().splitlines()[-1:] if done.returncode else []
-        outputs += [done.stdout.strip(), *last]
-    versions = {name: version(PACKAGES.get(name, name)) for name in sorted(needed - {"numpy"})}
-    return {"output": "\n".join(outputs), "versions": versions}
+    except subprocess.TimeoutExpired:
+        return [f"not done after {seconds:g} s"]
+    last = done.stderr.strip().splitlines()[-1:] if done.returncode else []
+    return [done.stdout.strip(), *last]
 
 
 def imported(program: Path) -> set[str]:
@@ -101,11 +109,8 @@ def imported(program: Path) -> set[str]:
 
 
 def installed(target: Target) -> bool:
-    """Tell whether a target's package, and the backend that it is set to, are installed."""
-    backend = target.settings.partition("=")[2]
-    return version(target.package) != "" and (
-        not backend or importlib.util.find_spec(backend) is not None
-    )
+    """Tell whether a target's package, and those that it needs, are installed."""
+    return all(version(package) for package in (target.package, *target.needs))
 
 
 def version(package: str) -> str:

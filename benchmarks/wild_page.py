@@ -9,16 +9,21 @@ from benchmarks.accuracy import short
 from benchmarks.report import table
 from npbn.testing.report import GROUPS
 
+CASE_SECONDS = 120  # compilers take their time on a machine with other load
 FINDINGS = Path(__file__).parent / "findings"
 
 
 class Target(NamedTuple):
-    """What is checked, the package that it is in, the settings that it needs, and how much."""
+    """What is checked, the package that it is in, the settings that it needs, and how much.
+
+    `needs` are packages that this one does not install itself.
+    """
 
     name: str
     package: str
     settings: str = ""
     examples: int = 5  # of a behaviour
+    needs: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -39,26 +44,28 @@ TARGETS = (
     Target("torch.nn.functional:batch_norm", "torch"),
     Target("flax.linen:BatchNorm", "flax", examples=FEW),
     Target("flax.nnx:BatchNorm", "flax", examples=FEW),
-    Target("haiku:BatchNorm", "dm-haiku", examples=FEW),
+    Target("haiku:BatchNorm", "dm-haiku", examples=FEW, needs=("jax",)),
     Target("equinox.nn:BatchNorm", "equinox", examples=FEW),
     *(
-        Target("keras.layers:BatchNormalization", "keras", f"KERAS_BACKEND={backend}", examples)
-        for backend, examples in (("numpy", 5), ("torch", 5), ("jax", FEW))
+        Target("keras.layers:BatchNormalization", "keras", f"KERAS_BACKEND={backend}", *rest)
+        for backend, *rest in (("numpy", 5), ("torch", 5, ("torch",)), ("jax", FEW, ("jax",)))
     ),
     Target("tinygrad.nn:BatchNorm", "tinygrad", examples=FEW),
     *(Target(f"paddle.nn:BatchNorm{rank}D", "paddlepaddle") for rank in (1, 2)),
     Target("mygrad.nnet.layers:batchnorm", "mygrad"),
-    Target("onnxruntime:InferenceSession", "onnxruntime"),
+    Target("onnxruntime:InferenceSession", "onnxruntime", needs=("onnx",)),
     Target("onnx.reference:ReferenceEvaluator", "onnx"),
-    Target("openvino:Core", "openvino"),
+    Target("openvino:Core", "openvino", needs=("onnx",)),
 )
 
 
 HEAD = """\
 # BatchNorm in the wild
 
-What `npbn.testing` finds of the BatchNorms of other libraries, on the CPU, as the libraries are
-when nothing is set. **Correct** is right up to rounding: the tolerance is what straightforward
+What `npbn.testing` finds of the BatchNorms of other libraries, on the CPU, with what the adapters
+in `npbn/testing/adapters/` set (float64 in JAX, `mode="batch"` in Equinox, one thread in ONNX
+Runtime), and with {examples} examples of a behaviour, as the command says that reproduces a line.
+**Correct** is right up to rounding: the tolerance is what straightforward
 arithmetic in the input's dtype may lose. **Contract** is npbn's own accuracy promise, which no
 other library makes; the number is that of the behaviours beyond it. The largest errors are in eps
 of the result's dtype, over the behaviours that belong to "correct"; ∞ is a NaN or an infinity
@@ -79,7 +86,8 @@ def page(folder: Path) -> str:
         if (folder / target.file).exists()
     }
     processors = "; ".join(sorted({each["processor"] for each in found.values()}))
-    parts = [HEAD.format(processor=processors)]
+    numbers = sorted({each["examples"] for each in found.values()})
+    parts = [HEAD.format(processor=processors, examples=" or ".join(map(str, numbers)))]
     parts += [table(COLUMNS, [row(*each) for each in found.items()])]
     parts += ["## What is not right\n", *(failures(*each) for each in found.items())]
     parts += ["## Findings\n", *findings(folder)]
@@ -171,7 +179,10 @@ def findings(folder: Path) -> list[str]:
 
 def reproduce(target: Target, found: dict[str, Any]) -> str:
     """Return the commands that make a target's line."""
-    other = "" if target.package == "npbn" else f" '{target.package}=={found['version']}'"
+    versions = {target.package: found["version"], **found.get("needs", {})}
+    versions.pop("npbn", None)  # the clone
+    packages = "".join(f" '{name}=={version}'" for name, version in versions.items())
     settings = f"{target.settings} " if target.settings else ""
     command = f"{settings}python -m npbn.testing {target.name} --examples {found['examples']}"
-    return f"- `pip install '.[testing]'{other} && {command}` (Python {found['python']})"
+    command += f" --seconds {CASE_SECONDS}"
+    return f"- `pip install '.[testing]'{packages} && {command}` (Python {found['python']})"

@@ -7,7 +7,8 @@
     python -m npbn.testing replay DIR TARGET    check an implementation on such cases
 
 TARGET is package.module:object, such as npbn:BatchNorm1d, torch.nn:BatchNorm1d, or a class or
-function of your own (see npbn.testing.protocol). Exit status: 0 checked and right, 1 wrong,
+function of your own (see npbn.testing.protocol), or model.onnx, a file (see
+npbn.testing.targets). Exit status: 0 checked and right, 1 wrong,
 2 could not be checked, 130 interrupted.
 """
 
@@ -17,6 +18,8 @@ import sys
 
 from npbn.errors import DataError
 from npbn.testing.convention_table import CONVENTIONS
+
+TARGET = "package.module:object, or model.onnx"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,15 +53,14 @@ def _check(arguments: list[str]) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("target", metavar="TARGET", nargs="?", help="package.module:object")
+    parser.add_argument("target", metavar="TARGET", nargs="?", help=TARGET)
     parser.add_argument("--command", metavar="PROGRAM", help="and its arguments, as one word")
     parser.add_argument("--list", action="store_true", help="show the behaviours and end")
     parser.add_argument("--convention", choices=CONVENTIONS, help="of the running statistics")
     parser.add_argument("--examples", type=_count, default=50, metavar="N", help="of a behaviour")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="examples are drawn from")
     parser.add_argument("--only", default="", metavar="TEXT", help="behaviours that contain this")
-    parser.add_argument("--seconds", type=float, default=10.0, help="a case may take")
-    parser.add_argument("--limit", type=float, default=1800.0, help="seconds for all of it")
+    _add_limits(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
     if options.list:
@@ -104,6 +106,22 @@ def _run(options: argparse.Namespace) -> int:
     return report.status if status is None else status
 
 
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seconds", type=_seconds, default=10.0, metavar="S", help="a case may take"
+    )
+    parser.add_argument(
+        "--limit", type=_seconds, default=1800.0, metavar="S", help="seconds for all of it"
+    )
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1e6:
+        raise argparse.ArgumentTypeError(f"expected seconds above 0 and up to 1e6, got {text}")
+    return value
+
+
 def _count(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -127,10 +145,12 @@ def _replay(arguments: list[str]) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m npbn.testing replay")
     parser.add_argument("folder", metavar="DIR", help="that export wrote")
-    parser.add_argument("target", metavar="TARGET", help="package.module:object")
+    parser.add_argument("target", metavar="TARGET", help=TARGET)
+    _add_limits(parser)
     options = parser.parse_args(arguments)
     try:
-        report = ReplayReport(tuple(replay_cases(options.folder, options.target)))
+        limits = {"seconds": options.seconds, "limit": options.limit}
+        report = ReplayReport(tuple(replay_cases(options.folder, options.target, **limits)))
     except CannotConstructError as error:
         print(f"{error}\nnot checked")
         return 2

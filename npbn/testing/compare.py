@@ -7,12 +7,8 @@ import numpy as np
 
 from npbn.testing import oracle, tolerances
 from npbn.testing.case import Case, Setup, Step
+from npbn.testing.names import GRADIENTS, PARAMETERS, RUNNING
 from npbn.testing.protocol import BatchNorm, Implementation
-
-GRADIENTS = ("grad_input", "grad_weight", "grad_bias")
-RUNNING = ("running_mean", "running_var")
-# What every behaviour checks besides its subject, unless it is known to be wrong.
-STATE = (*RUNNING, "num_batches_tracked", "parameters")
 
 
 class Errors(NamedTuple):
@@ -135,14 +131,8 @@ def take(
         _check_counter(layer, exact.num_batches_tracked)
     if "parameters" in results:
         _check_parameters(setup, layer)
-    if not reads:
-        return setup
-    return replace(
-        setup,
-        running_mean=found.results["running_mean"],
-        running_var=found.results["running_var"],
-        num_batches_tracked=exact.num_batches_tracked,
-    )
+    moved = {name: found.results[name] for name in RUNNING} if reads else {}
+    return replace(setup, num_batches_tracked=exact.num_batches_tracked, **moved)
 
 
 def run_step(layer: BatchNorm, step: Step, reads_statistics: bool) -> Found:
@@ -150,13 +140,18 @@ def run_step(layer: BatchNorm, step: Step, reads_statistics: bool) -> Found:
     results: dict[str, Any] = {"y": _copy(layer.forward(step.given, step.training))}
     between = _statistics(layer) if reads_statistics else {}
     if (grad := step.given_grad) is not None:
-        gradients = layer.backward(grad)
-        if not isinstance(gradients, tuple) or len(gradients) != 3:
-            raise ConformanceError(f"backward returned no tuple of three: {kind_of(gradients)}")
-        results |= zip(GRADIENTS, map(_copy, gradients), strict=True)
+        results |= {name: _copy(one) for name, one in named_gradients(layer, grad).items()}
     if reads_statistics:
         results |= _statistics(layer)
     return Found(results, between)
+
+
+def named_gradients(layer: BatchNorm, grad_output: np.ndarray) -> dict[str, Any]:
+    """Return what the backward pass returns, not copied."""
+    gradients = layer.backward(grad_output)
+    if not isinstance(gradients, tuple) or len(gradients) != 3:
+        raise ConformanceError(f"backward returned no tuple of three: {kind_of(gradients)}")
+    return dict(zip(GRADIENTS, gradients, strict=True))
 
 
 def _measure(
@@ -203,7 +198,7 @@ def _check_pass_that_moves(setup: Setup, found: Found, moves_late: bool) -> None
 
 def _check_parameters(setup: Setup, layer: BatchNorm) -> None:
     """Raise ConformanceError if a layer that shows weight and bias has changed them."""
-    for name in ("weight", "bias"):
+    for name in PARAMETERS:
         value, given = getattr(layer, name, None), getattr(setup, name)
         if isinstance(value, np.ndarray) and not np.array_equal(value, given, equal_nan=True):
             raise ConformanceError(f"{name} changed from {given} to {value}", result="parameters")

@@ -6,8 +6,9 @@ from functools import partial
 
 from npbn.testing.behaviours import BEHAVIOURS, Behaviour
 from npbn.testing.case import Setup
-from npbn.testing.compare import STATE
 from npbn.testing.explain import explain
+from npbn.testing.limits import Limits
+from npbn.testing.names import STATE
 from npbn.testing.protocol import BatchNorm, CannotConstructError, Implementation
 from npbn.testing.report import (
     FAILED,
@@ -141,7 +142,7 @@ class Check:
         self.name, unsupported, self.convention = self.worker.described
         self.stand_in = Implementation(_elsewhere, self.name, unsupported, self.convention)
         seconds, limit = self._limits
-        self.run = Run(self.worker, seconds, time.monotonic() + limit)
+        self.run = Run(self.worker, Limits(seconds, time.monotonic() + limit))
         return self
 
     def __exit__(self, *_: object) -> None:

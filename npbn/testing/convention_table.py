@@ -8,6 +8,8 @@ from typing import Literal
 class Convention:
     """How a framework's BatchNorm reads its arguments and keeps its statistics.
 
+    All of them normalise by the biased variance in training.
+
     Attributes
     ----------
     name : str
@@ -15,31 +17,28 @@ class Convention:
     momentum_weighs : {"new", "old"}
         The value that `momentum` is the weight of: ``running = momentum · new +
         (1 − momentum) · running``, or the other way round.
-    normalises_by : {"biased", "unbiased"}
-        The variance under the root in training.
     stores : {"biased", "unbiased"}
         The variance that is averaged into the running variance.
     eps, momentum : float or None
         Defaults; None where the caller has to say.
-    cumulative : bool
-        Whether momentum None is taken, for the plain average of all batches.
     source : str
         Where the framework says so.
     note : str
         What the rest does not say.
+    cumulative : bool
+        Whether momentum None is taken, for the plain average of all batches.
     moves_in : {"forward", "backward"}
         The pass of training that averages the batch into the running statistics.
     """
 
     name: str
     momentum_weighs: Literal["new", "old"]
-    normalises_by: Literal["biased", "unbiased"]
     stores: Literal["biased", "unbiased"]
     eps: float | None
     momentum: float | None
-    cumulative: bool
     source: str
     note: str = ""
+    cumulative: bool = False
     moves_in: Literal["forward", "backward"] = "forward"
 
     def weight_of_new(self, momentum: float) -> float:
@@ -51,7 +50,6 @@ CONVENTIONS: dict[str, Convention] = {
     "pytorch": Convention(
         "PyTorch torch.nn.BatchNormNd",
         momentum_weighs="new",
-        normalises_by="biased",
         stores="unbiased",
         eps=1e-5,
         momentum=0.1,
@@ -62,11 +60,9 @@ CONVENTIONS: dict[str, Convention] = {
     "onnx": Convention(
         "ONNX BatchNormalization, opset 15",
         momentum_weighs="old",
-        normalises_by="biased",
         stores="biased",
         eps=1e-5,
         momentum=0.9,
-        cumulative=False,
         source="ONNX Operators, BatchNormalization-15: summary ('ReduceVar refers to the "
         "population variance') and attributes",
         note="The running statistics are outputs, and only of training_mode=1.",
@@ -74,11 +70,9 @@ CONVENTIONS: dict[str, Convention] = {
     "keras": Convention(
         "Keras keras.layers.BatchNormalization",
         momentum_weighs="old",
-        normalises_by="biased",
         stores="biased",
         eps=1e-3,
         momentum=0.99,
-        cumulative=False,
         source="Keras API documentation, BatchNormalization layer: 'During training', "
         "moving_mean and moving_var; keras.ops.moments for the variance",
         note="Keras 3, and tf.keras with fused=False. TensorFlow's fused kernel stores the "
@@ -87,11 +81,9 @@ CONVENTIONS: dict[str, Convention] = {
     "tensorflow_fused": Convention(
         "tf.keras.layers.BatchNormalization of Keras 2 through TensorFlow's fused kernel",
         momentum_weighs="old",
-        normalises_by="biased",
         stores="unbiased",
         eps=1e-3,
         momentum=0.99,
-        cumulative=False,
         source="TensorFlow source, core/kernels/fused_batch_norm_op.cc, rest_size_adjust "
         "('Bessel's correction'); tensorflow/tensorflow issue 55545, keras-team/keras "
         "pull request 9028",
@@ -102,11 +94,9 @@ CONVENTIONS: dict[str, Convention] = {
     "flax": Convention(
         "JAX/Flax flax.linen.BatchNorm",
         momentum_weighs="old",
-        normalises_by="biased",
         stores="biased",
         eps=1e-5,
         momentum=0.99,
-        cumulative=False,
         source="Flax API reference, flax.linen.BatchNorm: momentum, 'decay rate for the "
         "exponential moving average of the batch statistics', and use_fast_variance",
         note="use_fast_variance=True, the default, computes E[x²] - E[x]², clipped at 0, which "
@@ -115,11 +105,9 @@ CONVENTIONS: dict[str, Convention] = {
     "cudnn": Convention(
         "cuDNN cudnnBatchNormalizationForwardTraining",
         momentum_weighs="new",
-        normalises_by="biased",
         stores="unbiased",
         eps=None,
         momentum=None,
-        cumulative=False,
         source="cuDNN API reference and cudnn.h, cudnnBatchNormalizationForwardTraining: "
         "exponentialAverageFactor; that the variance is unbiased is not written there but "
         "measured: apache/mxnet issue 21111, tensorflow/tensorflow pull request 40338",
@@ -130,11 +118,9 @@ CONVENTIONS: dict[str, Convention] = {
     "haiku": Convention(
         "JAX/Haiku haiku.BatchNorm",
         momentum_weighs="old",
-        normalises_by="biased",
         stores="biased",
         eps=1e-5,
         momentum=None,
-        cumulative=False,
         source="dm-haiku source, haiku/_src/batch_norm.py and moving_averages.py: decay_rate, "
         "which has no default",
         note="The variance is E[x²] - E[x]². The averages start at 0 and are divided by "
@@ -143,11 +129,9 @@ CONVENTIONS: dict[str, Convention] = {
     "equinox": Convention(
         "JAX/Equinox equinox.nn.BatchNorm",
         momentum_weighs="old",
-        normalises_by="biased",
         stores="biased",
         eps=1e-5,
         momentum=0.99,
-        cumulative=False,
         source="Equinox source, equinox/nn/_batch_norm.py",
         note="The first batch replaces the statistics. Unless made with mode='batch', it "
         "normalises by the running statistics in training too, after they have moved.",
@@ -155,22 +139,18 @@ CONVENTIONS: dict[str, Convention] = {
     "paddle": Convention(
         "PaddlePaddle paddle.nn.BatchNormND",
         momentum_weighs="old",
-        normalises_by="biased",
         stores="biased",
         eps=1e-5,
         momentum=0.9,
-        cumulative=False,
         source="Paddle source, paddle/phi/kernels/cpu/batch_norm_kernel.cc, running_var_arr",
         note="On the CPU one value per channel is returned as it is.",
     ),
     "mxnet": Convention(
         "Apache MXNet mxnet.gluon.nn.BatchNorm",
         momentum_weighs="old",
-        normalises_by="biased",
         stores="biased",
         eps=1e-5,
         momentum=0.9,
-        cumulative=False,
         source="MXNet source, src/operator/nn/batch_norm.cc, BatchNormBackwardImpl, 'update "
         "running averages'",
         note="The statistics move in backward: a forward pass alone leaves them.",
@@ -189,6 +169,6 @@ def find_convention(given: str | Convention) -> Convention:
     """
     if isinstance(given, Convention):
         return given
-    if given not in CONVENTIONS:
-        raise ValueError(f"expected one of {', '.join(CONVENTIONS)}, got {given!r}")
+    if not isinstance(given, str) or given not in CONVENTIONS:
+        raise ValueError(f"convention: expected one of {', '.join(CONVENTIONS)}, got {given!r}")
     return CONVENTIONS[given]

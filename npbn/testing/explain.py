@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from npbn.testing.compare import RUNNING
 from npbn.testing.convention_table import CONVENTIONS, Convention
+from npbn.testing.names import RUNNING
 from npbn.testing.report import FAILED, BehaviourResult
 from npbn.testing.trial import BY_NAME, Run, Trial
 
@@ -54,7 +54,8 @@ def _in_words(expected: Convention, other: Convention) -> str:
         return f"it {differences}, as {_listed(alike)}: --convention {alike[0]}"
     alike = _those_with(other, differing)
     as_others = f", as {_listed(alike)}" if alike else ""
-    return f"it {differences}{as_others}; the rest is as in {expected.name}, and none has both"
+    rest = f"the rest is as in {expected.name}, a combination that no framework here has"
+    return f"it {differences}{as_others}; {rest}"
 
 
 def _those_with(convention: Convention, fields: Collection[str]) -> list[str]:

@@ -34,6 +34,7 @@ from npbn.testing.export_format import (
     write_index,
 )
 from npbn.testing.fixed_cases import fixed_cases
+from npbn.testing.names import VECTORS
 from npbn.testing.replay import ReplayResult, Verdict, replay_cases
 
 __all__ = ["ReplayResult", "Verdict", "export_cases", "replay_cases"]
@@ -96,7 +97,7 @@ def _write_case(folder: Path, file: str, description: str, setup: Setup, step: S
         measures=_measures(setup, step),
     )
     arrays: dict[str, Any] = {"x": step.x, "grad_output": step.grad_output}
-    for name in ("weight", "bias", "running_mean", "running_var"):
+    for name in VECTORS:
         arrays[name] = getattr(setup, name)
     for name in RESULTS:
         dtype = step.x.dtype if name in ("y", "grad_input") else setup.dtype

@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 
 from npbn.errors import DataError
+from npbn.testing.names import PASSES, RUNNING, VECTORS
 
 FORMAT, VERSION = "npbn BatchNorm cases", 1
 INDEX, README = "index.json", "README.txt"
 MEASURES = ("correct", "contract")
-RESULTS = ("y", "grad_input", "grad_weight", "grad_bias", "running_mean_after", "running_var_after")
+RESULTS = (*PASSES, *(f"{name}_after" for name in RUNNING))
 
 README_TEXT = """\
 BatchNorm cases: inputs, exact results and tolerances
@@ -112,7 +113,7 @@ class Entry:
             "x": (self.dtype, shape),
             "grad_output": (self.dtype, shape),
         }
-        for name in ("weight", "bias", "running_mean", "running_var"):
+        for name in VECTORS:
             if present.get(name, self.tracked):
                 given[name] = (self.parameter_dtype, channels)
         results = {}

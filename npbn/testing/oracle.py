@@ -22,6 +22,7 @@ import numpy as np
 
 from npbn.testing.case import Setup, Step
 from npbn.testing.convention_table import CONVENTIONS, Convention
+from npbn.testing.names import RUNNING
 
 CONTEXT = decimal.Context(prec=60, Emin=-999999, Emax=999999)
 WIDE = decimal.Context(prec=800, Emin=-999999, Emax=999999)  # a float64 has up to 767 digits
@@ -114,7 +115,7 @@ def step(setup: Setup, step: Step, convention: Convention = CONVENTIONS["pytorch
             name: _rounded(name, values, shape) for name, values in channels.items()
         }
     if setup.tracks and not (updates and count):
-        for name, values in zip(("running_mean", "running_var"), setup.statistics, strict=True):
+        for name, values in zip(RUNNING, setup.statistics, strict=True):
             rounded[name] = values.astype(np.float64)
     return Exact(**{**rounded, "num_batches_tracked": tracked})
 

@@ -12,10 +12,13 @@ than once); the answer says what the program is::
     {"request": "describe", "protocol": 1}
     {"name": "my kernel", "unsupported": ["rank5", "float64"], "convention": "pytorch"}
 
-``unsupported`` names what it is not meant to do, of :data:`npbn.testing.protocol.CAPABILITIES`,
-``convention`` one of :data:`npbn.testing.conventions.CONVENTIONS`; both may be left out. Each
-further line is one step of one BatchNorm, with all that it depends on: a program keeps nothing
-from line to line::
+``unsupported`` names what it is not meant to do, of :data:`npbn.testing.protocol.CAPABILITIES`.
+``convention`` is one of :data:`npbn.testing.conventions.CONVENTIONS`: what momentum weighs, which
+variance is stored, and which pass moves the statistics. The default is "pytorch"; the others have
+neither the plain average nor a counter. All three may be left out.
+
+Each further line is one step of one BatchNorm, with all that it depends on: a program keeps
+nothing from line to line::
 
     {"request": "step", "training": true, "eps": 1e-05, "momentum": 0.1,
      "num_batches_tracked": 0, "x": ARRAY, "grad_output": ARRAY, "weight": ARRAY, "bias": ARRAY,
@@ -49,6 +52,7 @@ from npbn.testing.case import Setup
 from npbn.testing.pipe_process import PipeError, Program, short
 from npbn.testing.protocol import Gradients, Implementation
 
+NO_LAYOUTS = ("layouts", "vector_layouts")
 DTYPES = ("float16", "float32", "float64")
 WORDS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
@@ -80,7 +84,7 @@ def implementation(command: str, seconds: float = 10.0) -> Implementation:
         if not isinstance(unsupported, list) or not all(type(name) is str for name in unsupported):
             raise PipeError(f"unsupported: expected a list of strings, got {short(unsupported)}")
         return Implementation(
-            lambda setup: _Layer(program, setup), str(name), ("layouts", *unsupported), convention
+            lambda setup: _Layer(program, setup), str(name), (*NO_LAYOUTS, *unsupported), convention
         )
     except (OSError, PipeError, ValueError) as error:
         raise ValueError(f"--command {command!r}: {error}") from error

@@ -11,9 +11,9 @@ from npbn.errors import NpbnError
 from npbn.testing.case import Case, Setup, Step
 from npbn.testing.convention_table import find_convention
 from npbn.testing.layouts import laid_out
+from npbn.testing.names import PARAMETERS, VECTORS
 
 Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
-VECTORS = ("weight", "bias", "running_mean", "running_var")
 
 
 class CannotConstructError(NpbnError, RuntimeError):
@@ -193,6 +193,7 @@ CAPABILITIES = {
     "float64": "takes float64 input and parameters",
     "double_scalars": "holds eps and momentum in float64",
     "layouts": "takes inputs that are not contiguous",
+    "vector_layouts": "takes weights and statistics that are not contiguous",
     "empty": "takes an empty batch",
     "errors": "refuses one value per channel in training",
     "clean_errors": "has changed nothing when it refuses",
@@ -316,10 +317,12 @@ def npbn_implementation(cls: Any, unsupported: tuple[str, ...] = ()) -> Implemen
                 track_running_stats=setup.tracks,
                 dtype=setup.dtype,
             )
-            for name in ("weight", "bias"):
-                if getattr(setup, name) is None:
-                    setattr(self.module, name, None)
-            self.load(setup)
+            for name in VECTORS:
+                values = laid_out(getattr(setup, name), setup.layout)
+                if name in PARAMETERS and values is not None:
+                    getattr(self.module, name).data = values
+                else:
+                    setattr(self.module, name, values)
             if setup.tracks:
                 self.module.num_batches_tracked[...] = setup.num_batches_tracked
 
@@ -327,7 +330,7 @@ def npbn_implementation(cls: Any, unsupported: tuple[str, ...] = ()) -> Implemen
             for name in VECTORS:
                 if getattr(setup, name) is not None:
                     held = getattr(self.module, name)
-                    values = held.data if name in ("weight", "bias") else held
+                    values = held.data if name in PARAMETERS else held
                     values[...] = getattr(setup, name)
 
         running_mean = property(lambda self: self.module.running_mean)

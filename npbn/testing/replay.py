@@ -1,6 +1,7 @@
 """Replay exported cases on an implementation; see :mod:`npbn.testing.export`."""
 
 import os
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ import numpy as np
 from npbn.testing.case import Setup
 from npbn.testing.convention_table import CONVENTIONS
 from npbn.testing.export_format import MEASURES, Entry, read_arrays, read_index
+from npbn.testing.limits import Limits
+from npbn.testing.names import GRADIENTS, RUNNING, VECTORS
 from npbn.testing.protocol import Implementation
-from npbn.testing.worker import Worker, WorkerError
-from npbn.testing.worker_process import in_words
+from npbn.testing.words import in_words
+from npbn.testing.worker import LostError, Worker, WorkerError
 
 
 class Verdict(NamedTuple):
@@ -22,12 +25,13 @@ class Verdict(NamedTuple):
 
     Attributes
     ----------
-    status : {"passed", "failed", "not supported", "not measured"}
+    status : {"passed", "failed", "not supported", "not measured", "not tried"}
         "not measured": "correct" says nothing where straightforward arithmetic overflows.
+        "not tried": time was over, or several cases of its kind did not return.
     worst : float or None
         The largest error in units of its tolerance, infinite for NaN; None without one.
     text : str
-        What failed, or what is not supported; may be empty.
+        What failed, what is not supported, or why it was not tried; may be empty.
     """
 
     status: str
@@ -66,9 +70,11 @@ class ReplayReport:
 
     @property
     def status(self) -> int:
-        """The exit status: 0 checked and right, 1 wrong, 2 if no case could be checked."""
+        """The exit status: 0 checked and right, 1 wrong, 2 not all tried or none checked."""
         found = {result.correct.status for result in self.results}
-        return 1 if "failed" in found else 0 if "passed" in found else 2
+        if "failed" in found:
+            return 1
+        return 0 if "passed" in found and "not tried" not in found else 2
 
     def __str__(self) -> str:
         lines = []
@@ -87,7 +93,11 @@ class ReplayReport:
 
 
 def replay_cases(
-    folder: str | os.PathLike[str], target: object, seconds: float = 10.0
+    folder: str | os.PathLike[str],
+    target: object,
+    seconds: float = 10.0,
+    warm_up: float = 60.0,
+    limit: float = 1800.0,
 ) -> list[ReplayResult]:
     """Check an implementation on exported cases, in a separate process.
 
@@ -104,6 +114,10 @@ def replay_cases(
         or has another convention than PyTorch's for these, the rest is checked.
     seconds : float
         How long a case may take.
+    warm_up : float
+        How long the calls before the first case may take, in which libraries compile.
+    limit : float
+        Seconds for all of them; what comes later is not tried.
 
     Returns
     -------
@@ -121,17 +135,29 @@ def replay_cases(
     """
     folder = Path(folder)
     entries = read_index(folder)
-    results = []
-    with Worker(target, function=_replay) as worker:
+    results, limits = [], Limits(seconds, time.monotonic() + limit)
+    with Worker(target, warm_up=warm_up, function=_replay) as worker:
         for entry in entries:
             arrays = read_arrays(folder / entry.file, entry)
-            try:
-                verdicts = worker.call(_replay, entry, arrays, seconds=seconds)
-            except WorkerError as error:
-                verdicts = dict.fromkeys(MEASURES, Verdict("failed", None, str(error)))
+            verdicts = _within(limits, worker, entry, arrays)
             name = entry.file.removesuffix(".npz")
             results.append(ReplayResult(name, entry.description, **verdicts))
     return results
+
+
+def _within(
+    limits: Limits, worker: Worker, entry: Entry, arrays: dict[str, np.ndarray]
+) -> dict[str, Verdict]:
+    """Check one case in the worker, unless time is over or its kind is known to be lost."""
+    kind = (entry.training, entry.dtype)
+    if (reason := limits.reason_to_skip(kind)) is not None:
+        return dict.fromkeys(MEASURES, Verdict("not tried", None, reason))
+    try:
+        verdicts: dict[str, Verdict] = worker.call(_replay, entry, arrays, seconds=limits.seconds)
+        return verdicts
+    except WorkerError as error:
+        limits.lost[kind] += isinstance(error, LostError)
+        return dict.fromkeys(MEASURES, Verdict("failed", None, str(error)))
 
 
 class _WrongError(Exception):
@@ -161,22 +187,32 @@ def _needs(entry: Entry) -> set[str]:
     """Return the capabilities without which a case cannot be run at all."""
     needs = {
         "training": entry.training or not entry.tracked,
+        "evaluation": not entry.training,
         "momentum_none": entry.tracked and entry.momentum is None,
-        "no_affine": not (entry.weight and entry.bias),
+        "no_affine": not (entry.weight or entry.bias),
+        "weight_alone": entry.weight and not entry.bias,
         "bias_alone": entry.bias and not entry.weight,
         "untracked": not entry.tracked,
         "empty": 0 in entry.shape,
+        # In float32 what float32 scalars lose is below an eps of its.
+        "double_scalars": entry.dtype == "float64" and not _held_in_float32(entry),
     }
     always = {f"rank{len(entry.shape)}", entry.dtype}
     return always | {capability for capability, needed in needs.items() if needed}
+
+
+def _held_in_float32(entry: Entry) -> bool:
+    """Return whether float32 holds the scalars that the case depends on."""
+    averages = entry.training and entry.tracked
+    scalars = [entry.eps, entry.momentum if averages else None]
+    return all(scalar is None or scalar == float(np.float32(scalar)) for scalar in scalars)
 
 
 def _run(
     entry: Entry, arrays: dict[str, np.ndarray], implementation: Implementation
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the results by name, and the capabilities for lack of which some are left out."""
-    names = ("weight", "bias", "running_mean", "running_var")
-    vectors: dict[str, Any] = {name: arrays.get(name) for name in names}
+    vectors: dict[str, Any] = {name: arrays.get(name) for name in VECTORS}
     setup = Setup(
         entry.shape[1],
         entry.eps,
@@ -202,9 +238,9 @@ def _run(
         grads = _attempt("backward", lambda: layer.backward(arrays["grad_output"]))
         if not isinstance(grads, (tuple, list)) or len(grads) != 3:
             raise _WrongError(f"backward: expected three gradients, got {_what(grads)}")
-        results |= zip(("grad_input", "grad_weight", "grad_bias"), grads, strict=True)
+        results |= zip(GRADIENTS, grads, strict=True)
     if entry.tracked and "running_statistics" not in skipped:
-        for name in ("running_mean", "running_var"):
+        for name in RUNNING:
             results[f"{name}_after"] = _attempt(name, getattr, layer, name)
     if entry.tracked and "counter" not in skipped:
         count = _attempt("num_batches_tracked", getattr, layer, "num_batches_tracked")

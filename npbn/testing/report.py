@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from npbn.testing.case import Case, Setup, Step
+from npbn.testing.names import GRADIENTS, RUNNING, VECTORS
 from npbn.testing.protocol import CAPABILITIES
 
 PASSED, FAILED, NOT_SUPPORTED, NOT_TRIED = "passed", "failed", "not supported", "not tried"
 GROUPS = {
     "y": ("y",),
-    "gradients": ("grad_input", "grad_weight", "grad_bias"),
-    "statistics": ("running_mean", "running_var"),
+    "gradients": GRADIENTS,
+    "statistics": RUNNING,
 }
 
 
@@ -54,11 +55,6 @@ class BehaviourResult:
     def checked(self) -> bool:
         """Whether there is a verdict."""
         return bool({PASSED, FAILED} & {self.correct, self.contract})
-
-    @property
-    def worst_eps(self) -> float | None:
-        """The largest of the errors."""
-        return max(self.errors.values(), default=None)
 
     @property
     def worst(self) -> dict[str, float]:
@@ -263,7 +259,7 @@ def _setup(setup: Setup, indent: str, name: str = "") -> list[str]:
         f"{indent}{name}Setup(",
         f"{indent}    {setup.num_features}, eps={setup.eps!r}, momentum={setup.momentum!r},",
     ]
-    for vector in ("weight", "bias", "running_mean", "running_var"):
+    for vector in VECTORS:
         if getattr(setup, vector) is not None:
             lines.append(f"{indent}    {vector}={_array(getattr(setup, vector))},")
     lines.append(f"{indent}    num_batches_tracked={setup.num_batches_tracked},")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import DTypeLike
 
 from npbn.testing.case import Case, Setup, Step
-from npbn.testing.protocol import VECTORS
+from npbn.testing.names import VECTORS
 
 Values = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 

@@ -23,6 +23,7 @@ from npbn.testing.protocol import (
     function_implementation,
     npbn_implementation,
 )
+from npbn.testing.words import in_words
 
 
 def load_target(name: str) -> Implementation:
@@ -85,7 +86,7 @@ def _find(name: str) -> Any:
         for part in path.split("."):
             found = getattr(found, part)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"cannot import {name!r}: {_in_a_line(error)}") from error
+        raise ValueError(f"cannot import {name!r}: {in_words(error)}") from error
     return found
 
 
@@ -100,10 +101,4 @@ def _model(name: str) -> Implementation:
         found: Implementation = adapter.model_implementation(path)
         return found
     except (Exception, SystemExit) as error:
-        raise ValueError(f"cannot load {name!r}: {_in_a_line(error)}") from error
-
-
-def _in_a_line(error: BaseException) -> str:
-    """Return an error's kind and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        raise ValueError(f"cannot load {name!r}: {in_words(error)}") from error

@@ -1,8 +1,6 @@
 """One behaviour by one measure: cases are drawn here and run in the target's process."""
 
 import copy
-import time
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +10,13 @@ from hypothesis import HealthCheck, Phase, Verbosity
 
 from npbn.testing.behaviours import BEHAVIOURS, Behaviour
 from npbn.testing.case import Case
-from npbn.testing.compare import RUNNING, STATE, ConformanceError, Errors, Remark
+from npbn.testing.compare import ConformanceError, Errors, Remark
 from npbn.testing.convention_table import Convention
+from npbn.testing.limits import Limits
+from npbn.testing.names import RUNNING, STATE
 from npbn.testing.protocol import Implementation
 from npbn.testing.worker import LostError, RaisedError, Worker
 
-GIVES_UP_AFTER = 3  # cases of one kind that ended the process or did not return
 BY_NAME = {behaviour.name: behaviour for behaviour in BEHAVIOURS}
 
 
@@ -43,34 +42,19 @@ class Run:
     Attributes
     ----------
     worker : Worker
-    seconds : float
-        That a case may take.
-    deadline : float
-        On the monotonic clock, for all of them.
-    lost : Counter
-        How often a kind of case ended the process or did not return.
+    limits : Limits
     known : set of str
         Results that are known to be wrong.
     """
 
     worker: Worker
-    seconds: float
-    deadline: float
-    lost: Counter[tuple[Any, ...]] = field(default_factory=Counter)
+    limits: Limits
     known: set[str] = field(default_factory=set)
 
     def learn(self, wrong: str) -> None:
         """Note that a result is wrong, so that it is not reported in other behaviours."""
         if wrong in STATE:
             self.known |= set(RUNNING) if wrong in RUNNING else {wrong}
-
-    def reason_to_skip(self, case: Case) -> str | None:
-        """Return why a case is not tried, or None."""
-        if time.monotonic() > self.deadline:
-            return "the time limit of the run was over"
-        if self.lost[kind(case)] >= GIVES_UP_AFTER:
-            return f"{GIVES_UP_AFTER} cases of its kind did not return or ended the process"
-        return None
 
 
 def kind(case: Case) -> tuple[Any, ...]:
@@ -137,7 +121,7 @@ class Trial:
         def attempt(case: Case) -> None:
             if self._lost:  # the smaller ones would be lost too, at the price of a process each
                 return
-            self.skipped = self.run_.reason_to_skip(case) or self.skipped
+            self.skipped = self.run_.limits.reason_to_skip(kind(case)) or self.skipped
             if self.skipped is None:
                 self._try(case)
 
@@ -152,7 +136,7 @@ class Trial:
         run = self.run_
         arguments = self.behaviour.name, case, self.measure, frozenset(run.known), self.convention
         try:
-            errors = run.worker.call(run_case, *arguments, seconds=run.seconds)
+            errors = run.worker.call(run_case, *arguments, seconds=run.limits.seconds)
         except Remark as remark:
             self.remark = str(remark)
         except ConformanceError as error:
@@ -161,7 +145,7 @@ class Trial:
             raise
         except LostError as error:
             self._lost = True
-            run.lost[kind(case)] += 1
+            run.limits.lost[kind(case)] += 1
             self._note(case, str(error))
             raise
         except RaisedError as error:

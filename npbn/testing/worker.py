@@ -9,6 +9,7 @@ Requests are functions of this package with their arguments, pickled; a worker t
 was late is replaced at the next request.
 """
 
+import faulthandler
 import os
 import pickle
 import queue
@@ -256,6 +257,7 @@ def _forked(target: object) -> _Process:
         pid = os.fork()
     if pid == 0:
         try:
+            faulthandler.disable()  # a crash here is a result, not a message for the terminal
             os.setsid()
             os.close(request_write)
             os.close(answer_read)

@@ -13,7 +13,9 @@ import numpy as np
 from npbn.testing.case import Case, Setup, Step
 from npbn.testing.compare import ConformanceError, Remark, run_step
 from npbn.testing.layouts import LAYOUTS, VECTOR_LAYOUTS
-from npbn.testing.protocol import VECTORS, CannotConstructError, Implementation
+from npbn.testing.names import VECTORS
+from npbn.testing.protocol import CannotConstructError, Implementation
+from npbn.testing.words import in_words
 
 A_DAY = 86_400.0  # seconds
 MEMORY = 8 * 2**30  # bytes of address space beyond what a loaded target has, on Linux
@@ -98,15 +100,6 @@ def serve(requests: IO[bytes], answers: IO[bytes], target: object) -> None:
             answer = "raised", f"raised {in_words(error)}"
         pickle.dump(answer, answers)
         answers.flush()
-
-
-def in_words(error: BaseException) -> str:
-    """Return an error's type and message, in one line."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:
-        text = "(its message cannot be shown)"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _print_to_stderr() -> None:

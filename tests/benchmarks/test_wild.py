@@ -54,11 +54,32 @@ def test_the_page_has_all_that_is_there(tmp_path):
     page = wild_page.page(tmp_path)
     assert "KERAS_BACKEND=numpy python -m npbn.testing keras.layers:BatchNormalization" in page
     assert "cannot \\| import" in page
+    assert "with 20 examples of a behaviour" in page
     assert "remark: an empty batch makes y NaN" in page
     assert "import torch" in page
     assert "refuted" in page
     lines = [line.replace("\\|", "") for line in page.splitlines() if line[:1] == "|"]
     assert {line.count("|") for line in lines} == {len(wild_page.COLUMNS) + 1, 4}
+
+
+def test_a_line_is_reproduced_with_all_that_it_needs():
+    keras = next(t for t in wild.TARGETS if t.settings.endswith("torch"))
+    line = wild_page.reproduce(keras, FOUND | {"needs": {"torch": "9"}})
+    assert "pip install '.[testing]' 'keras==1.2' 'torch==9' && KERAS_BACKEND=torch python" in line
+    assert f"--examples 20 --seconds {wild.CASE_SECONDS}`" in line
+    assert "'.[testing]' &&" in wild_page.reproduce(wild.TARGETS[0], FOUND)
+
+
+def test_what_is_missing_is_not_checked():
+    assert wild.installed(wild.Target("npbn:BatchNorm1d", "npbn"))
+    assert not wild.installed(wild.Target("npbn:BatchNorm1d", "npbn", needs=("no-such-package",)))
+
+
+@pytest.mark.process
+def test_a_finding_that_does_not_end_says_so(tmp_path):
+    program = tmp_path / "endless.py"
+    program.write_text("while True: pass")
+    assert wild.output(program, {}, 0.2) == ["not done after 0.2 s"]
 
 
 def test_files_of_targets_are_plain_and_differ():

@@ -85,6 +85,8 @@ for line in sys.stdin:
         about["unsupported"] += ["bias_alone"]
         if fault == "of another convention":
             about["convention"] = "french"
+        if fault == "of a list of conventions":
+            about["convention"] = ["keras"]
         if fault == "of unknown abilities":
             about["unsupported"] = ["flight"]
         print(json.dumps(about), flush=True)

@@ -1,5 +1,8 @@
 """Every mutant fails the behaviour that it names, and each is wrong in a way of its own."""
 
+import itertools
+import types
+
 import hypothesis
 import pytest
 from hypothesis import HealthCheck, Phase
@@ -82,9 +85,40 @@ def test_there_are_many_and_each_says_in_a_line_what_is_wrong_with_it():
 def test_mutants_differ_from_the_textbook_and_from_one_another():
     """Each overrides something, and no two override the same by the same code."""
     assert len({mutant.__name__ for mutant in MUTANTS}) == len(MUTANTS)
-    bodies = []
-    for mutant in MUTANTS:
-        own = {k: v for k, v in vars(mutant).items() if k[:2] != "__" and k != "caught_by"}
-        bodies.append(tuple((k, getattr(v, "__code__", v)) for k, v in sorted(own.items())))
-    assert all(bodies)
-    assert len(set(map(repr, bodies))) == len(bodies)
+    pairs = [(mutant, own(mutant)) for mutant in MUTANTS]
+    assert all(body for _, body in pairs)
+    for (one, its), (other, others) in itertools.combinations(pairs, 2):
+        assert its != others, f"{one.__name__} and {other.__name__} override the same"
+
+
+def own(cls):
+    """Return what a class defines itself, in a form that is equal for equal code."""
+    defined = {k: v for k, v in vars(cls).items() if k[:2] != "__" and k != "caught_by"}
+    return {k: content(v) for k, v in defined.items()}
+
+
+def content(value):
+    """Return what a function, property or class method does, without names and addresses."""
+    if isinstance(value, property):
+        return [content(each) for each in (value.fget, value.fset)]
+    value = getattr(value, "__func__", value)
+    code = getattr(value, "__code__", value)
+    if not isinstance(code, types.CodeType):
+        return code
+    return code.co_code, [content(each) for each in code.co_consts], code.co_names
+
+
+def test_a_copy_of_a_mutant_would_be_found():
+    class First(TextbookBatchNorm):
+        def forward(self, x, training):
+            return super().forward(x + 1, training)
+
+    class Copied(TextbookBatchNorm):
+        def forward(self, x, mode):
+            return super().forward(x + 1, mode)
+
+    class Another(TextbookBatchNorm):
+        def forward(self, x, training):
+            return super().forward(x + 2, training)
+
+    assert own(First) == own(Copied) != own(Another)

@@ -67,7 +67,6 @@ def test_every_convention_says_where_it_comes_from():
     assert set(UPDATES) == set(CONVENTIONS)
     for convention in CONVENTIONS.values():
         assert convention.source
-        assert convention.normalises_by == "biased"
     assert "fused" in CONVENTIONS["keras"].note
 
 
@@ -222,7 +221,7 @@ def test_running_var_with_a_count_that_will_not_do(count, error, message):
 
 
 def test_a_convention_of_ones_own():
-    mine = Convention("mine", "old", "biased", "unbiased", 1e-5, 0.9, True, "a header of ours")
+    mine = Convention("mine", "old", "unbiased", 1e-5, 0.9, "a header of ours", cumulative=True)
     assert convert_momentum(None, "pytorch", mine) is None
     momentum, var = convert(0.1, [4.0], "pytorch", mine)
     assert (momentum, var.tolist()) == (0.9, [4.0])

@@ -121,6 +121,10 @@ def test_the_suite_fails_a_wrong_program(fault, problem):
         (f"'{sys.executable}' -c ''", "closed its pipe instead of answering: exit status 0"),
         (f"'{sys.executable}' -c 'print([1])'", "expected a JSON object in one line"),
         (f"'{sys.executable}' '{PROGRAM}' 'of another convention'", "french"),
+        (
+            f"'{sys.executable}' '{PROGRAM}' 'of a list of conventions'",
+            r"convention: .* \['keras'\]",
+        ),
         (f"'{sys.executable}' '{PROGRAM}' 'of unknown abilities'", "flight"),
     ],
 )

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
+import npbn
 from npbn.testing import CAPABILITIES, Case, Implementation, Setup, Step
+from npbn.testing.targets import adapt
+from npbn.testing.textbook import TextbookBatchNorm
 
 RANKS = {f"rank{rank}" for rank in (2, 3, 4, 5)}
 
@@ -54,6 +57,20 @@ def test_steps_are_of_a_mode_that_there_is(unsupported, asked, training, has_gra
     _, step = adapted((4, 3), 2, unsupported=unsupported, training=asked)
     assert step.training == training
     assert (step.grad_output is not None) == has_grad
+
+
+@pytest.mark.parametrize("layout", ["strided", "negative strides"])
+@pytest.mark.parametrize("cls", [npbn.BatchNorm1d, TextbookBatchNorm])
+def test_weights_and_statistics_reach_the_implementation_in_their_layout(cls, layout):
+    ones = np.ones(3, np.float32)
+    implementation = adapt(cls)
+    assert "vector_layouts" not in implementation.unsupported
+    layer = implementation.make(Setup(3, 1e-5, 0.1, ones, ones, ones, ones, layout=layout))
+    held = getattr(layer, "module", layer)
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        values = getattr(held, name)
+        values = getattr(values, "data", values) if cls is npbn.BatchNorm1d else values
+        assert np.asarray(values).strides == (8 if layout == "strided" else -4,)
 
 
 def test_what_a_convention_does_not_have_is_not_asked_for():

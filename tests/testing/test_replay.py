@@ -20,6 +20,7 @@ from npbn.testing.protocol import (
     function_implementation,
     npbn_implementation,
 )
+from npbn.testing.replay import ReplayReport
 
 
 @pytest.fixture(scope="module")
@@ -186,22 +187,31 @@ def test_a_plain_function_is_checked_as_far_as_it_goes(exported, index):
         assert ("backward" in result.correct.text) == (without == "passed")
 
 
+def held_in_float32(case):
+    averages = case["training"] and case["tracked"] and case["momentum"] is not None
+    scalars = [case["eps"], *([case["momentum"]] if averages else [])]
+    return all(scalar == float(np.float32(scalar)) for scalar in scalars)
+
+
 @pytest.mark.parametrize("capability", sorted(CAPABILITIES))
 @pytest.mark.slow
 def test_what_is_not_supported_is_not_asked_for(exported, index, right, capability):
     concerns = {
         "training": lambda case: case["training"] or not case["tracked"],
+        "evaluation": lambda case: not case["training"],
         "backward": None,
         "eval_backward": None,
         "running_statistics": None,
         "counter": None,
         "momentum_none": lambda case: case["tracked"] and case["momentum"] is None,
-        "no_affine": lambda case: not (case["weight"] and case["bias"]),
+        "no_affine": lambda case: not (case["weight"] or case["bias"]),
+        "weight_alone": lambda case: case["weight"] and not case["bias"],
         "bias_alone": lambda case: case["bias"] and not case["weight"],
         "untracked": lambda case: not case["tracked"],
         "float16": lambda case: case["dtype"] == "float16",
         "float64": lambda case: case["dtype"] == "float64",
         "empty": lambda case: 0 in case["shape"],
+        "double_scalars": lambda case: case["dtype"] == "float64" and not held_in_float32(case),
     }
     concerned = concerns.get(capability, lambda case: f"rank{len(case['shape'])}" == capability)
 
@@ -289,6 +299,55 @@ def test_wrong_output(few, change, text):
     result = replay_cases(few, implementation)[0]
     assert result.contract.status == "failed"
     assert re.search(text, result.contract.text), result.contract.text
+
+
+@pytest.mark.parametrize("part", ["evaluation", "weight_alone", "double_scalars"])
+def test_what_it_does_not_have_is_not_called(exported, index, part):
+    """Cases without these parts are checked, and those with them are not run."""
+
+    class Without(Plain):
+        unsupported = (part,)
+
+        def __init__(self, num_features, eps, momentum):
+            if part == "double_scalars":
+                eps, momentum = (v and float(np.float32(v)) for v in (eps, momentum))
+            super().__init__(num_features, eps, momentum)
+
+        def forward(self, x, training):
+            assert part != "evaluation" or training
+            assert part != "weight_alone" or self.weight is None or self.bias is not None
+            return super().forward(x, training)
+
+    results = replay_cases(exported, class_implementation(Without))
+    assert statuses(results, "correct") == {"passed", "not supported", "not measured"}
+    left_out = [result for result in results if result.correct.status == "not supported"]
+    assert 0 < len(left_out) < len(results)
+    assert {result.correct.text for result in left_out} == {part}
+
+
+def test_a_target_that_does_not_return_is_given_up_after_a_few_cases_of_a_kind(few):
+    def forward(self, x, training):
+        while not training:
+            pass
+        return Plain.forward(self, x, training)
+
+    results = replay_cases(few, broken(forward=forward), seconds=0.3, warm_up=0.3)
+    evaluation = [result for result in results if "evaluation" in result.description]
+    found = [result.correct.status for result in evaluation]
+    assert found == ["failed"] * 3 + ["not tried"] * (len(found) - 3)
+    assert len(found) > 3
+    assert evaluation[0].correct.text == "did not return within 0.3 seconds"
+    assert {r.correct.status for r in results if r not in evaluation} == {"passed"}
+    assert ReplayReport(tuple(results)).status == 1
+
+
+def test_what_comes_after_the_limit_of_the_run_is_not_tried(few):
+    results = replay_cases(few, class_implementation(Plain), limit=-1)
+    assert statuses(results, "correct") == statuses(results, "contract") == {"not tried"}
+    report = ReplayReport(tuple(results))
+    assert report.status == 2
+    assert "12 not tried" in str(report)
+    assert ReplayReport((*results, *replay_cases(few, class_implementation(Plain)))).status == 2
 
 
 def test_it_fails_on_some_cases_only(exported, index, right):

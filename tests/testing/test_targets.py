@@ -50,7 +50,7 @@ def test_what_is_no_target_is_an_error_in_one_line(name, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("raise RuntimeError('first\\nsecond')", "RuntimeError: first$"),
+        ("raise RuntimeError('first\\nsecond')", "RuntimeError: first second$"),
         ("import sys; sys.exit(0)", "SystemExit: 0$"),
         ("def f(:", "SyntaxError: "),
         ("import nothing_of_this_name", "ModuleNotFoundError: .*nothing_of_this_name"),

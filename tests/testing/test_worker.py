@@ -4,6 +4,7 @@ import os
 
 import misbehaving_targets
 import pytest
+from processes import run_python
 
 import npbn
 from npbn.testing import Command, check_batch_norm, class_implementation
@@ -115,6 +116,26 @@ def test_objects_that_no_other_interpreter_finds_reach_the_worker_by_fork():
         pass
 
     assert check_batch_norm(Mine, only="output in", **QUICK).correct
+
+
+@needs_fork
+def test_a_crash_after_fork_prints_no_stack():
+    code = """
+import faulthandler, sys
+sys.path.append("tests")
+faulthandler.enable()
+from misbehaving_targets import SegmentationFault
+from npbn.testing import check_batch_norm
+
+class Mine(SegmentationFault):
+    pass
+
+report = check_batch_norm(Mine, examples=1, only="output in evaluation", warm_up=0)
+print(report.results[0].problem)
+"""
+    done = run_python("-c", code)
+    assert done.out == "ended its process (SIGSEGV)\n"
+    assert done.err == ""
 
 
 def test_without_fork_such_an_object_is_refused_with_what_to_do(monkeypatch):

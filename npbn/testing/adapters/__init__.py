@@ -8,7 +8,11 @@ and imports the library: nothing else does.
 
 import importlib
 import pkgutil
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
+from typing import Any
+
+from npbn.testing.protocol import Gradients
 
 
 def adapter_of(target: object) -> ModuleType | None:
@@ -31,3 +35,35 @@ def adapter_of(target: object) -> ModuleType | None:
             if (name := "_".join(parts[:length])) in there:
                 return importlib.import_module(f"{__name__}.{name}")
     return None
+
+
+def ranks_not_taken(cls: type, taken: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """Return the capabilities rank2 to rank5 that a class of a library does not have.
+
+    Parameters
+    ----------
+    cls : type
+        The class, or one that derives from it.
+    taken : dict of str to tuple of int
+        The ranks of the library's classes by name; a class that is none of them takes all.
+    """
+    known = [taken[base.__name__] for base in cls.__mro__ if base.__name__ in taken]
+    ranks = known[0] if known else (2, 3, 4, 5)
+    return tuple(f"rank{rank}" for rank in (2, 3, 4, 5) if rank not in ranks)
+
+
+def gradients_of(
+    wanted: Sequence[Any], function: Callable[[list[Any]], Iterable[Any]]
+) -> Gradients:
+    """Return the gradients of input, weight and bias, None for one that is None.
+
+    Parameters
+    ----------
+    wanted : sequence of tensor or None
+        Input, weight and bias.
+    function : callable
+        The tensors that are present to their gradients, as arrays.
+    """
+    found = iter(function([tensor for tensor in wanted if tensor is not None]))
+    grad_input, weight, bias = (None if tensor is None else next(found) for tensor in wanted)
+    return grad_input, weight, bias

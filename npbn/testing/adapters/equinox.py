@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npbn.testing.adapters.jax_layer import Layer, State
+from npbn.testing.adapters.jax_layer import NO_LAYOUTS, Layer, State
 from npbn.testing.case import Setup
 from npbn.testing.protocol import Implementation
 
@@ -52,5 +52,5 @@ def implementation(cls: type) -> Implementation:
     statistics. It has weight and bias, or neither. float16 input with float32 parameters gives
     a float32 output: it is not supported.
     """
-    missing = ("untracked", "weight_alone", "bias_alone", "float16")
+    missing = ("untracked", "weight_alone", "bias_alone", "float16", *NO_LAYOUTS)
     return Implementation(partial(_Layer, cls), f"equinox.nn.{cls.__name__}", missing, "equinox")

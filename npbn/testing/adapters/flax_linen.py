@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from npbn.testing.adapters.jax_layer import Layer, State
+from npbn.testing.adapters.jax_layer import NO_LAYOUTS, Layer, State
 from npbn.testing.protocol import Implementation
 
 NAMES = {"weight": "scale", "bias": "bias"}
@@ -46,4 +46,4 @@ class _Layer(Layer):
 def implementation(cls: type) -> Implementation:
     """Check ``flax.linen.BatchNorm``, or a class that is made and applied as it is."""
     name = f"flax.linen.{cls.__name__}"
-    return Implementation(partial(_Layer, cls), name, ("untracked",), "flax")
+    return Implementation(partial(_Layer, cls), name, ("untracked", *NO_LAYOUTS), "flax")

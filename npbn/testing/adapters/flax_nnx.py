@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from npbn.testing.adapters.jax_layer import Layer, State
+from npbn.testing.adapters.jax_layer import NO_LAYOUTS, Layer, State
 from npbn.testing.protocol import Implementation
 
 
@@ -47,4 +47,4 @@ class _Layer(Layer):
 def implementation(cls: type) -> Implementation:
     """Check ``flax.nnx.BatchNorm``, or a class that is made and called as it is."""
     name = f"flax.nnx.{cls.__name__}"
-    return Implementation(partial(_Layer, cls), name, ("untracked",), "flax")
+    return Implementation(partial(_Layer, cls), name, ("untracked", *NO_LAYOUTS), "flax")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npbn.testing.adapters.jax_layer import Layer, State
+from npbn.testing.adapters.jax_layer import NO_LAYOUTS, Layer, State
 from npbn.testing.case import Setup
 from npbn.testing.protocol import Implementation
 
@@ -52,4 +52,5 @@ def implementation(cls: type) -> Implementation:
     Its parameters have the input's dtype: float16 with float32 parameters is not supported.
     """
     name = f"haiku.{cls.__name__}"
-    return Implementation(partial(_Layer, cls), name, ("untracked", "float16"), "haiku")
+    missing = ("untracked", "float16", *NO_LAYOUTS)
+    return Implementation(partial(_Layer, cls), name, missing, "haiku")

@@ -17,6 +17,8 @@ from npbn.testing.protocol import Gradients
 jax.config.update("jax_enable_x64", True)
 
 State = dict[str, Any]
+# JAX's arrays have no memory layout of their own: each is made as a copy.
+NO_LAYOUTS = ("layouts", "vector_layouts")
 
 
 @partial(jax.jit, static_argnums=(0, 1))

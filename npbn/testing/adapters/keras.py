@@ -102,7 +102,7 @@ def implementation(cls: type) -> Implementation:
     """Check ``keras.layers.BatchNormalization``, or a layer that is made as it is."""
     backend = keras.config.backend()
     layer: type[Layer] = Layer
-    missing: tuple[str, ...] = ("untracked",)
+    missing: tuple[str, ...] = ("untracked", "vector_layouts")
     if backend == "torch":
         from npbn.testing.adapters import keras_on_torch
 
@@ -112,7 +112,8 @@ def implementation(cls: type) -> Implementation:
 
         jax.config.update("jax_enable_x64", True)
         layer = _JaxLayer
+        missing += ("layouts",)
     else:
-        missing = ("untracked", "backward", "eval_backward")
+        missing += ("backward", "eval_backward")
     name = f"keras.layers.{cls.__name__} on {backend}"
     return Implementation(partial(layer, cls), name, missing, "keras")

@@ -44,6 +44,6 @@ def implementation(function: Callable[..., Any]) -> Implementation:
     """Check ``mygrad.nnet.layers.batchnorm``: no running statistics, and so no evaluation."""
     missing = (
         *("evaluation", "eval_backward", "running_statistics", "counter", "momentum_none"),
-        *("reload", "errors", "clean_errors", "float16"),
+        *("reload", "errors", "clean_errors", "float16", "vector_layouts"),
     )
     return Implementation(partial(_Layer, function), f"mygrad {function.__name__}", missing)

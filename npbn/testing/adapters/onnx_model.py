@@ -28,6 +28,7 @@ MISSING = (
     "untracked",
     "double_scalars",
     "layouts",  # a runtime is given contiguous arrays
+    "vector_layouts",
 )
 VECTORS = {"weight": "scale", "bias": "B", "running_mean": "input_mean", "running_var": "input_var"}
 RUNNING = ("output_mean", "output_var")

@@ -1,10 +1,12 @@
 """PaddlePaddle: ``paddle.nn:BatchNorm1D``, 2D and 3D."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import paddle
 
+from npbn.testing.adapters import gradients_of, ranks_not_taken
 from npbn.testing.case import Setup
 from npbn.testing.protocol import Gradients, Implementation
 
@@ -49,22 +51,21 @@ class _Layer:
     def backward(self, grad_output: np.ndarray) -> Gradients:
         parameters = zip(self.wanted, (self.norm.weight, self.norm.bias), strict=True)
         wanted = [self.x, *(tensor if there else None for there, tensor in parameters)]
-        present = [tensor for tensor in wanted if tensor is not None]
         grad = paddle.to_tensor(np.array(grad_output))
-        found = iter(paddle.grad(self.y, present, grad, retain_graph=True))
-        grad_input, weight, bias = (
-            None if tensor is None else next(found).numpy() for tensor in wanted
-        )
-        return grad_input, weight, bias
+
+        def gradients(present: list[Any]) -> list[np.ndarray]:
+            found = paddle.grad(self.y, present, grad, retain_graph=True)
+            return [tensor.numpy() for tensor in found]
+
+        return gradients_of(wanted, gradients)
 
 
 def implementation(cls: type) -> Implementation:
-    """Check a BatchNorm of Paddle; its CPU kernels have no float16."""
-    taken = RANKS.get(cls.__name__, (2, 3, 4, 5))
-    ranks = tuple(f"rank{rank}" for rank in (2, 3, 4, 5) if rank not in taken)
+    """Check a BatchNorm of Paddle; its CPU kernels have no float16, its tensors no layout."""
+    missing = ("untracked", "float16", "layouts", "vector_layouts")
     return Implementation(
         partial(_Layer, cls),
         f"paddle.nn.{cls.__name__}",
-        (*ranks, "untracked", "float16"),
+        (*ranks_not_taken(cls, RANKS), *missing),
         "paddle",
     )

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from tinygrad import Context, Tensor
 
+from npbn.testing.adapters import gradients_of
 from npbn.testing.case import Setup
+from npbn.testing.names import VECTORS
 from npbn.testing.protocol import Gradients, Implementation
 
 
@@ -18,7 +20,7 @@ class _Layer:
         self.load(setup)
 
     def load(self, setup: Setup) -> None:
-        for name in ("weight", "bias", "running_mean", "running_var"):
+        for name in VECTORS:
             if (values := getattr(setup, name)) is not None:
                 setattr(self.norm, name, Tensor(values.copy()).realize())
 
@@ -35,19 +37,20 @@ class _Layer:
 
     def backward(self, grad_output: np.ndarray) -> Gradients:
         wanted = (self.x, self.norm.weight, self.norm.bias)
-        present = [tensor for tensor in wanted if tensor is not None]
         grad = Tensor(np.array(grad_output, order="C"))
-        found = iter(self.y.gradient(*present, gradient=grad))
-        grad_input, weight, bias = (
-            None if tensor is None else next(found).numpy() for tensor in wanted
-        )
-        return grad_input, weight, bias
+
+        def gradients(present: list[Any]) -> list[np.ndarray]:
+            return [tensor.numpy() for tensor in self.y.gradient(*present, gradient=grad)]
+
+        return gradients_of(wanted, gradients)
 
 
 def implementation(cls: type) -> Implementation:
     """Check ``tinygrad.nn.BatchNorm``: it has weight and bias or neither, and refuses nothing.
 
-    float16 input with float32 parameters gives a float32 output: it is not supported.
+    float16 input with float32 parameters gives a float32 output: it is not supported. Tensors are
+    made as contiguous copies, so memory layouts do not reach it.
     """
     missing = ("weight_alone", "bias_alone", "momentum_none", "errors", "clean_errors", "float16")
-    return Implementation(partial(_Layer, cls), f"tinygrad.nn.{cls.__name__}", missing)
+    name = f"tinygrad.nn.{cls.__name__}"
+    return Implementation(partial(_Layer, cls), name, (*missing, "layouts", "vector_layouts"))

@@ -3,9 +3,12 @@
 import numpy as np
 import torch
 
+from npbn.testing.adapters import gradients_of, ranks_not_taken
 from npbn.testing.case import Setup
+from npbn.testing.names import VECTORS
 from npbn.testing.protocol import Gradients, Implementation
 
+NO_BIAS = {"bias": False}  # since torch 2.13, and not in every class that derives from its own
 RANKS = {"BatchNorm1d": (2, 3), "BatchNorm2d": (4,), "BatchNorm3d": (5,)}
 
 
@@ -20,20 +23,23 @@ class Layer:
         raise NotImplementedError
 
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
-        """Return the output; torch takes no negative strides, so it is given a copy."""
-        self.x = torch.tensor(np.array(x)).requires_grad_()
+        """Return the output."""
+        self.x = _as_it_lies(x).requires_grad_()
         self.y = self.apply(self.x, training)
         return self.y.detach().numpy()
 
     def backward(self, grad_output: np.ndarray) -> Gradients:
         """Return the gradients."""
-        wanted = (self.x, self.weight, self.bias)
-        present = [tensor for tensor in wanted if tensor is not None]
-        gradients = iter(torch.autograd.grad(self.y, present, torch.tensor(np.array(grad_output))))
-        grad_input, weight, bias = (
-            None if tensor is None else array(next(gradients)) for tensor in wanted
+        grad = _as_it_lies(grad_output)
+        return gradients_of(
+            (self.x, self.weight, self.bias),
+            lambda present: map(array, torch.autograd.grad(self.y, present, grad)),
         )
-        return grad_input, weight, bias
+
+
+def _as_it_lies(x: np.ndarray) -> torch.Tensor:
+    """Return a tensor that shares x's memory; torch takes no negative strides, they are copied."""
+    return torch.from_numpy(x.copy() if min(x.strides) < 0 else x)
 
 
 def array(tensor: torch.Tensor | None) -> np.ndarray | None:
@@ -49,8 +55,8 @@ class _ModuleLayer(Layer):
             setup.momentum,
             affine=setup.weight is not None,
             track_running_stats=setup.tracks,
-            bias=setup.bias is not None,
             dtype=torch.from_numpy(np.zeros(0, setup.dtype)).dtype,
+            **({} if setup.weight is None or setup.bias is not None else NO_BIAS),
         )
         self.weight, self.bias = self.module.weight, self.module.bias
         if setup.tracks:
@@ -58,8 +64,7 @@ class _ModuleLayer(Layer):
         self.load(setup)
 
     def load(self, setup: Setup) -> None:
-        names = ("weight", "bias", "running_mean", "running_var")
-        given = {name: getattr(setup, name) for name in names}
+        given = {name: getattr(setup, name) for name in VECTORS}
         state = {name: torch.tensor(value) for name, value in given.items() if value is not None}
         self.module.load_state_dict(state, strict=False)  # the counter goes on
 
@@ -77,10 +82,18 @@ def implementation(cls: type, unsupported: tuple[str, ...] = ()) -> Implementati
 
     torch raises its counter before it refuses one value per channel: "refusals change
     nothing" is not supported. A bias without a weight is made as torch makes none: left out.
+    Weights and statistics are copied, so their memory layout does not reach it.
     """
-    taken = RANKS.get(cls.__name__, (2, 3, 4, 5))
-    ranks = tuple(f"rank{rank}" for rank in (2, 3, 4, 5) if rank not in taken)
-    missing = (*ranks, "bias_alone", "clean_errors", *unsupported)
-    return Implementation(
-        lambda setup: _ModuleLayer(cls, setup), f"torch.nn.{cls.__name__}", missing
-    )
+    missing = [*ranks_not_taken(cls, RANKS), "bias_alone", "clean_errors", "vector_layouts"]
+    if not _takes_no_bias(cls):
+        missing.append("weight_alone")
+    name = f"torch.nn.{cls.__name__}"
+    return Implementation(lambda setup: _ModuleLayer(cls, setup), name, (*missing, *unsupported))
+
+
+def _takes_no_bias(cls: type) -> bool:
+    try:
+        cls(1, **NO_BIAS)
+    except Exception:  # whichever: if it cannot be made at all, the check will say so
+        return False
+    return True

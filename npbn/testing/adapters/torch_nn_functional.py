@@ -40,8 +40,8 @@ class _FunctionLayer(Layer):
 def implementation(function: Callable[..., torch.Tensor]) -> Implementation:
     """Check a function with the signature of ``torch.nn.functional.batch_norm``.
 
-    It has no counter, and so no ``momentum=None``.
+    It has no counter, and so no ``momentum=None``. It is given copies of weights and statistics.
     """
-    missing = ("counter", "momentum_none")
+    missing = ("counter", "momentum_none", "vector_layouts")
     name = f"torch.nn.functional.{function.__name__}"
     return Implementation(lambda setup: _FunctionLayer(function, setup), name, missing)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from npbn.testing import odd_values, strategies
 from npbn.testing.behaviours.behaviour import BOTH, FORWARD, Behaviour
-from npbn.testing.compare import RUNNING
+from npbn.testing.names import RUNNING
 from npbn.testing.strategies import cases, held
 
 LARGE = st.sampled_from([(1000, 3), (4099, 2), (20_000, 1), (257, 4, 9)])

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from npbn.testing.behaviours.behaviour import BOTH, EVAL, FORWARD, Behaviour
-from npbn.testing.compare import RUNNING, STATE
+from npbn.testing.names import RUNNING, STATE
 from npbn.testing.strategies import cases, held
 
 NEITHER = (False, False)  # neither weight nor bias

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 
 from npbn.testing.case import Case
-from npbn.testing.compare import GRADIENTS, STATE, Errors, follow, no_errors
+from npbn.testing.compare import Errors, follow, no_errors
+from npbn.testing.names import PASSES, STATE
 from npbn.testing.protocol import Implementation
 
 FORWARD = ("y",)
-PASSES = (*FORWARD, *GRADIENTS)
 TRAIN, EVAL = ((True,),), ((False,),)
 BOTH = (*TRAIN, *EVAL)
+MODES = {"training", "evaluation"}  # every behaviour needs one of these
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Behaviour:
     def lacks(self, implementation: Implementation) -> list[str]:
         """Return what the implementation does not support and the behaviour needs."""
         lacking = sorted(set(self.needs) & implementation.unsupported)
+        if implementation.unsupported >= MODES:
+            lacking = sorted({*lacking, *MODES})
         return lacking if implementation.takes(self.rank) else [*lacking, f"rank {self.rank} to 5"]
 
     def run(

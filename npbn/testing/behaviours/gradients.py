@@ -4,7 +4,7 @@ from typing import Any
 
 from npbn.testing.behaviours.basics import NEITHER, SEVERAL_EPS
 from npbn.testing.behaviours.behaviour import BOTH, EVAL, TRAIN, Behaviour
-from npbn.testing.compare import GRADIENTS
+from npbn.testing.names import GRADIENTS
 from npbn.testing.strategies import cases
 
 TRAINING_PASS = ("training", "backward")

@@ -70,6 +70,6 @@ BEHAVIOURS = (
     Behaviour(
         "weights and statistics in any memory layout",
         cases(vector_layouts=VECTOR_LAYOUTS[1:], modes=((True, False), (False,))),
-        ("layouts",),
+        ("vector_layouts",),
     ),
 )
