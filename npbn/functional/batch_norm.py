@@ -126,8 +126,8 @@ def batch_norm_forward(
     return like(y, x), BatchNormCache(batch, vectors, count, gradient_dtype(weight))
 
 
-# Fused functions write their results into arguments: to return an array
-# takes 0.8 µs. They do so by ufuncs: with `out[...] = ` numba takes two seconds more to compile them.
+# Fused functions write their results into arguments: to return an array takes 0.8 µs. They do so by
+# ufuncs: with `out[...] = ` numba takes two seconds more to compile them.
 
 
 @fused
