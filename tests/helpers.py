@@ -9,6 +9,7 @@ import math
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from npbn.testing import numerical_gradient as numerical_gradient  # for the tests of layers
@@ -26,6 +27,10 @@ LAYOUTS = {
     "read only": lambda x: _read_only(x.copy()),
     "unaligned": lambda x: _unaligned(x),
 }
+layouts = st.sampled_from(sorted(LAYOUTS))
+
+# For a test that itself computes by both engines: the fixture `engine` does not repeat it.
+by_both_engines = pytest.mark.parametrize("engine", ["numba"], indirect=True)
 
 
 def _channels_last(x):

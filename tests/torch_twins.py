@@ -48,14 +48,15 @@ class Steps(NamedTuple):
     batches: list
 
 
-def steps(kind, dtype, modes=None, largest=(12, 4), **options):
+def steps(dtype, modes=None, largest=(12, 4), **options):
     """Draw steps; `modes` and options that are given are not drawn, sizes are up to `largest`."""
-    return _steps(kind, dtype, modes, largest, options)
+    return _steps(dtype, modes, largest, options)
 
 
 @st.composite
-def _steps(draw, kind, dtype, modes, largest, options):
-    rng, channels = draw(rngs()), draw(st.integers(1, 4))
+def _steps(draw, dtype, modes, largest, options):
+    kind, rng = draw(st.sampled_from(sorted(POSITIONS))), draw(rngs())
+    channels = draw(st.integers(1, 4))
     chosen = {name: draw(st.sampled_from(OPTIONS[name])) for name in OPTIONS} | options
     if dtype == "float16":  # torch keeps statistics in float16 where nothing is float32
         chosen |= {"affine": True, "bias": True, "track_running_stats": True}

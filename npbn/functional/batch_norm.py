@@ -42,11 +42,10 @@ from typing import NamedTuple
 import numpy as np
 
 from npbn.engines import affine, combine, fused, moments, reduce
-from npbn.functional.batches import as_batch, as_vector, like, rounded
+from npbn.functional.batches import as_batch, as_vector, like, rounded, scale_and_shift
 from npbn.functional.statistics import BatchStatistics
 
 Array = np.ndarray
-Vector = np.ndarray | None
 
 
 class BatchNormCache(NamedTuple):
@@ -115,7 +114,7 @@ def batch_norm_forward(
     """
     batch, count = as_batch(x), None
     y, vectors = np.empty_like(batch), np.zeros((5, x.shape[1]))
-    affine = as_vector(weight), as_vector(bias)
+    affine = scale_and_shift(weight, bias, batch)
     if training:
         count = _normalise_by_itself(batch, *affine, eps, vectors, y)
     elif running_mean is None or running_var is None:
@@ -132,7 +131,7 @@ def batch_norm_forward(
 
 @fused
 def _normalise_by_itself(
-    x: Array, weight: Vector, bias: Vector, eps: float, vectors: Array, y: Array
+    x: Array, weight: Array, bias: Array, eps: float, vectors: Array, y: Array
 ) -> int:
     count = moments(x, vectors)
     normalise(x, vectors[2], max(count, 1), weight, bias, eps, vectors, y)
@@ -141,17 +140,13 @@ def _normalise_by_itself(
 
 @fused
 def normalise(
-    x: Array, m2: Array, n: int, weight: Vector, bias: Vector, eps: float, vectors: Array, y: Array
+    x: Array, m2: Array, n: int, weight: Array, bias: Array, eps: float, vectors: Array, y: Array
 ) -> None:
     """Write y, std and scale, from mean and rest in `vectors` and the variance m2 / n."""
     mean, rest, std, scale = vectors[0], vectors[1], vectors[3], vectors[4]
     np.sqrt(m2.astype(np.float64) / n + eps, std)
-    if weight is None:
-        np.divide(1.0, std, scale)
-    else:
-        np.divide(weight, std, scale)
-    shift = np.zeros(len(std)) if bias is None else bias.astype(np.float64)
-    affine(x, mean, rest, scale, shift, y)
+    np.divide(weight, std, scale)
+    affine(x, mean, rest, scale, bias.astype(np.float64), y)
 
 
 def gradient_dtype(weight: np.ndarray | None) -> np.dtype:

@@ -19,7 +19,7 @@ from npbn.functional.batch_norm import (
     normalise,
     sum_gradients,
 )
-from npbn.functional.batches import as_batch, as_vector, like
+from npbn.functional.batches import as_batch, like, scale_and_shift
 from npbn.functional.statistics import BatchStatistics, measure
 
 
@@ -69,7 +69,7 @@ def batch_norm_elemt(
     batch, count = as_batch(x), statistics.count
     y, vectors = np.empty_like(batch), np.zeros((5, x.shape[1]))
     vectors[:3] = statistics.moments
-    affine = as_vector(weight), as_vector(bias)
+    affine = scale_and_shift(weight, bias, batch)
     normalise(batch, vectors[2], max(count, 1), *affine, eps, vectors, y)
     return like(y, x), BatchNormCache(batch, vectors, count, gradient_dtype(weight))
 

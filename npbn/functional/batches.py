@@ -1,7 +1,6 @@
 """Conversion of arrays to what an engine takes, C-contiguous float32 or float64, and back."""
 
 import math
-from typing import overload
 
 import numpy as np
 
@@ -18,19 +17,20 @@ def as_batch(x: np.ndarray) -> np.ndarray:
     return x if x.ndim == 2 else x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
 
 
-@overload
-def as_vector(vector: np.ndarray) -> np.ndarray: ...
+def as_vector(vector: np.ndarray) -> np.ndarray:
+    """Return a (C,) vector in float32 or float64."""
+    return vector.astype(np.float32) if vector.dtype == np.float16 else vector
 
 
-@overload
-def as_vector(vector: np.ndarray | None) -> np.ndarray | None: ...
-
-
-def as_vector(vector: np.ndarray | None) -> np.ndarray | None:
-    """Return a (C,) vector, or None, in float32 or float64."""
-    if vector is None or vector.dtype != np.float16:
-        return vector
-    return vector.astype(np.float32)
+def scale_and_shift(
+    weight: np.ndarray | None, bias: np.ndarray | None, batch: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (C,) vectors: 1 in place of no weight, 0 in place of no bias."""
+    channels, dtype = batch.shape[1], batch.dtype
+    return (
+        np.ones(channels, dtype) if weight is None else as_vector(weight),
+        np.zeros(channels, dtype) if bias is None else as_vector(bias),
+    )
 
 
 def like(result: np.ndarray, x: np.ndarray) -> np.ndarray:

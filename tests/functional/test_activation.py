@@ -10,6 +10,8 @@ from helpers import (
     array,
     assert_same_bits,
     assert_within,
+    by_both_engines,
+    layouts,
     numerical_gradient,
     quantum,
     rngs,
@@ -126,8 +128,7 @@ def test_gradients_are_the_central_differences_of_the_output(name, data):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@given(rng=rngs())
+@given(layout=layouts, rng=rngs())
 def test_any_memory_layout_gives_the_same_numbers(name, layout, rng):
     x, grad = rng.normal(size=(2, 3, 4, 5))
     expected = forward_backward(name, x, grad)
@@ -181,12 +182,11 @@ def relu_by(forward, backward, x, grad):
         return y, relu_backward(grad, cache)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@by_both_engines
 @pytest.mark.parametrize("dtype", DTYPES)
-@given(data=st.data())
-def test_the_engines_give_the_same_relu_and_take_each_others_caches(layout, dtype, data):
+@given(layout=layouts, data=st.data())
+def test_the_engines_give_the_same_relu_and_take_each_others_caches(dtype, layout, data):
     """Nothing is rounded: they are equal, whatever the layouts of input and gradient."""
-    pytest.importorskip("numba")
     x, grad = data.draw(problems(dtype).filter(lambda problem: problem[0].ndim))
     expected = relu_by("numpy", "numpy", x, grad)
     grad_layout = data.draw(st.sampled_from([layout, *LAYOUTS]))

@@ -9,6 +9,7 @@ from helpers import (
     assert_same_bits,
     assert_within,
     batch,
+    layouts,
     numerical_gradient,
     rngs,
     sprinkle,
@@ -96,8 +97,7 @@ def test_an_empty_batch_gives_empty_output_zero_gradients_and_no_update(shape, t
     np.testing.assert_array_equal(grad_bias, np.zeros(3))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@given(p=problems())
+@given(layout=layouts, p=problems())
 def test_any_memory_layout_gives_the_same_numbers(layout, p):
     bounds = p.bounds()
     y, cache = p.forward()

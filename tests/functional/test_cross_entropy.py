@@ -12,6 +12,8 @@ from helpers import (
     array,
     assert_same_bits,
     assert_within,
+    by_both_engines,
+    layouts,
     numerical_gradient,
     quantum,
     rngs,
@@ -190,8 +192,7 @@ def test_the_gradient_is_the_central_differences_of_the_loss(p):
     assert_within(grad, numerical_gradient(loss, p.logits, step), 1e-9 * (1 + terms))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@given(p=problems(min_side=1))
+@given(layout=layouts, p=problems(min_side=1))
 def test_cross_entropy_is_the_same_in_any_memory_layout(layout, p):
     expected = p.by_npbn()
     p.logits = LAYOUTS[layout](p.logits)
@@ -270,15 +271,14 @@ def test_wrong_arguments_of_cross_entropy_are_refused(change, error, fragments):
     assert all(fragment in str(caught.value) for fragment in fragments), str(caught.value)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@by_both_engines
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-@given(rng=rngs(), data=st.data())
-def test_the_engines_agree_and_take_each_others_caches(layout, dtype, rng, data):
+@given(layout=layouts, rng=rngs(), data=st.data())
+def test_the_engines_agree_and_take_each_others_caches(dtype, layout, rng, data):
     """Both compute in float64, within its bound of each other, and then round once.
 
     Where the rounded results differ, it is by one unit in the last place, at most eps.
     """
-    pytest.importorskip("numba")
     scales = (1.0, 30.0) if dtype == "float16" else (1.0, 30.0, 1e4)
     p = data.draw(problems(dtype, scales).filter(lambda p: p.target.ndim))
     loss_bound, grad_bound = p.bounds("float64")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import LAYOUTS, SPECIALS, array, assert_same_bits, rngs, sprinkle, tensor
+from helpers import LAYOUTS, SPECIALS, array, assert_same_bits, layouts, rngs, sprinkle, tensor
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -85,8 +85,7 @@ def test_the_gradient_is_the_masks_product(rng, shape, p):
     np.testing.assert_allclose(np.sum(grad * y), np.sum(dropout_backward(grad, mask) * x))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@given(rng=rngs(), shape=SHAPES.filter(len), p=PROBABILITIES)
+@given(layout=layouts, rng=rngs(), shape=SHAPES.filter(len), p=PROBABILITIES)
 def test_one_seed_drops_the_same_elements_of_any_layout_and_dtype(layout, rng, shape, p):
     x = rng.uniform(1, 2, shape)
     y, _ = forward(x, p)

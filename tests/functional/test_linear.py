@@ -9,6 +9,7 @@ from helpers import (
     array,
     assert_same_bits,
     assert_within,
+    layouts,
     numerical_gradient,
     quantum,
     rngs,
@@ -118,8 +119,7 @@ def test_gradients_are_the_central_differences_of_the_output(problem):
         assert_within(gradient, numerical_gradient(loss, (x, weight, bias)[i], step), bound)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@given(problem=problems(min_side=1))
+@given(layout=layouts, problem=problems(min_side=1))
 def test_any_memory_layout_gives_the_same_numbers(layout, problem):
     laid_out = [None if a is None else LAYOUTS[layout](a) for a in problem]
     allowed = bounds(*problem, np.finfo(np.float64).eps)

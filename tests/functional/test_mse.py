@@ -10,6 +10,7 @@ from helpers import (
     array,
     assert_same_bits,
     assert_within,
+    layouts,
     numerical_gradient,
     rngs,
     sprinkle,
@@ -122,10 +123,9 @@ def test_mse_changes_none_of_its_inputs(reduction, problem):
     assert not any(np.shares_memory(a, b) for a in results for b in problem)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-@given(problem=pairs(min_side=1).filter(lambda problem: problem[0].ndim))
-def test_mse_is_the_same_in_any_memory_layout(layout, reduction, problem):
+@given(layout=layouts, problem=pairs(min_side=1).filter(lambda problem: problem[0].ndim))
+def test_mse_is_the_same_in_any_memory_layout(reduction, layout, problem):
     expected = mse_by_npbn(*problem, reduction)
     actual = mse_by_npbn(*map(LAYOUTS[layout], problem), reduction)
     unit = problem[0].size * np.finfo(np.float64).eps

@@ -10,6 +10,7 @@ from helpers import (
     array,
     assert_same_bits,
     assert_within,
+    layouts,
     quantum,
     rngs,
     sprinkle,
@@ -236,8 +237,7 @@ def test_the_checked_function_is_the_kernel(name, data, rng):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@given(data=st.data(), rng=rngs())
+@given(layout=layouts, data=st.data(), rng=rngs())
 def test_any_memory_layout_gives_the_same_numbers(name, layout, data, rng):
     """Sums may be taken in another order."""
     shape, options = data.draw(DRAWN[name])

@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from helpers import LAYOUTS, array, assert_same_bits, tensor
+from helpers import LAYOUTS, array, assert_same_bits, by_both_engines, layouts, tensor
 from hypothesis import given
 from optim.runs import DTYPES, Bounds, group_options, npbn_sgd, params, runs, step, torch_sgd
 
@@ -27,14 +27,18 @@ def test_every_option_is_torchs(run):
 # -- the engines ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "read only"])
+@by_both_engines
 @pytest.mark.parametrize("dtype", [np.float16, *DTYPES])
-@given(data=st.data(), options=group_options(), seed=st.integers(0, 2**32 - 1))
+@given(
+    layout=layouts.filter(lambda name: name != "read only"),
+    data=st.data(),
+    options=group_options(),
+    seed=st.integers(0, 2**32 - 1),
+)
 def test_the_engines_agree_in_any_layout_and_take_each_others_buffers(
-    layout, dtype, data, options, seed
+    dtype, layout, data, options, seed
 ):
     """Steps by one engine or the other; both round as the bounds against torch say."""
-    pytest.importorskip("numba")
     rng = np.random.default_rng(seed)
     grad_layout = data.draw(st.sampled_from([layout, *LAYOUTS]))
     values = rng.normal(size=(2, 3, 4, 5)).astype(dtype)
