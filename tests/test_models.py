@@ -218,6 +218,7 @@ def test_steps_in_float64_are_torchs(network, use_batch_norm, rng, options):
             assert_within(mine[name], value, bound, f"{name} after step {step}")
 
 
+@pytest.mark.slow
 @networks
 @variants
 @given(rng=rngs(), options=options_of_sgd)

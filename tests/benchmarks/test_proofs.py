@@ -69,6 +69,7 @@ def test_the_dead_channel_is_among_those_that_are_proved():
         batch_norm.prove(problem, task)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contender", [npbn_, torch_eager])
 @pytest.mark.parametrize("use_batch_norm", [True, False])
 def test_right_networks_are_proved_right(contender, use_batch_norm):
@@ -137,6 +138,7 @@ def test_every_contender_of_a_program_has_a_module():
         assert program.CONTENDERS[:2] == ENGINES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contender", ENGINES)
 def test_npbn_takes_part_with_each_of_its_engines(contender):
     engine = contender.removeprefix("npbn ")

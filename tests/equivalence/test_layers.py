@@ -92,6 +92,7 @@ def test_the_number_of_batches_tracked_is_torchs(dtype, torch_dtype, data):
     assert_equal("num_batches_tracked", drawn, dtype, torch_dtype)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_everything_of_many_samples_and_positions_is_torchs(dtype, torch_dtype, data):
     drawn = data.draw(steps(dtype, [True, False], largest=(40, 9)))

@@ -94,6 +94,7 @@ def test_in_a_dark_room_page_and_pictures_are_dark(browser, one_experiment):
         assert all(low <= value <= high for value in shown), (screen, shown)
 
 
+@pytest.mark.slow
 def test_without_a_browser_the_page_says_what_there_is(one_experiment):
     text = one_experiment.read_text()
     about = experiment("sensitivity")

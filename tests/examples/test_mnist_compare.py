@@ -207,6 +207,7 @@ def test_a_batch_of_one_image_is_enough_for_the_cnn(main, small, tmp_path):
     assert_one_line_error(main("--network", "mlp", *small, *one), "batch", "one", "BatchNorm")
 
 
+@pytest.mark.slow
 def test_every_kind_of_run_has_a_folder_of_its_own(main, monkeypatch, small, tmp_path):
     monkeypatch.chdir(tmp_path)
     for words in ([], ["--network", "cnn"], ["--no-torch"], ["--no-torch", "--dtype", "float64"]):
@@ -221,6 +222,7 @@ def test_every_kind_of_run_has_a_folder_of_its_own(main, monkeypatch, small, tmp
         assert {path.name for path in folder.iterdir()} == written | more
 
 
+@pytest.mark.slow
 def test_a_picture_of_an_earlier_run_does_not_stay(main, small, tmp_path):
     out = tmp_path / "out"
     assert main(*small, "--out", out).returncode == 0

@@ -51,6 +51,7 @@ def test_exporting_over_an_export(exported, tmp_path):
         assert (tmp_path / name).read_bytes() == (exported / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_size(exported):
     assert sum(path.stat().st_size for path in exported.iterdir()) < 5_000_000
 
@@ -94,6 +95,7 @@ def test_coverage(exported, index):
         assert {(True, True), (False, True)} <= conditions
 
 
+@pytest.mark.slow
 def test_files_are_what_the_readme_says(exported, index):
     """A reader in another language parses them so."""
     for case, (_, setup, step) in zip(index["cases"], fixed_cases(), strict=True):

@@ -78,6 +78,7 @@ def npy(array, **options):
     return stream.getvalue()
 
 
+@pytest.mark.slow
 def test_the_tools_of_these_tests_do_no_damage_themselves(few):
     rewrite(few, lambda members: members.update({"more.npy": npy([1.0])}))
     assert {result.correct.status for result in replay(few)} == {"passed"}

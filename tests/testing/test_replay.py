@@ -125,6 +125,7 @@ def broken(**methods):
 # -- what a replay says -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_npbn_passes_where_it_is_supported(exported, index):
     results = replay_cases(exported, npbn_implementation(npbn.BatchNorm1d))
     assert len(results) == len(index["cases"])
@@ -135,6 +136,7 @@ def test_npbn_passes_where_it_is_supported(exported, index):
         assert result.correct.status in expected, result
 
 
+@pytest.mark.slow
 def test_a_plain_implementation_passes_in_every_rank(index, right):
     assert [result for result in right if result.correct.status == "failed"] == []
     for case, result in zip(index["cases"], right, strict=True):
@@ -142,6 +144,7 @@ def test_a_plain_implementation_passes_in_every_rank(index, right):
             assert result.contract.status == "passed", result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d])
 def test_torch_is_correct_but_its_float32_does_not_hold_the_contract(exported, index, cls):
     results = replay_cases(exported, torch_implementation(cls))
@@ -177,6 +180,7 @@ def test_a_wrong_implementation_fails_where_it_is_wrong(exported, index, right):
     assert failed > 100
 
 
+@pytest.mark.slow
 def test_a_plain_function_is_checked_as_far_as_it_goes(exported, index):
     implementation = function_implementation(npbn.functional.batch_norm)
     results = replay_cases(exported, implementation)
@@ -301,6 +305,7 @@ def test_wrong_output(few, change, text):
     assert re.search(text, result.contract.text), result.contract.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["evaluation", "weight_alone", "double_scalars"])
 def test_what_it_does_not_have_is_not_called(exported, index, part):
     """Cases without these parts are checked, and those with them are not run."""
@@ -350,6 +355,7 @@ def test_what_comes_after_the_limit_of_the_run_is_not_tried(few):
     assert ReplayReport((*results, *replay_cases(few, class_implementation(Plain)))).status == 2
 
 
+@pytest.mark.slow
 def test_it_fails_on_some_cases_only(exported, index, right):
     def forward(self, x, training):
         if x.ndim == 3:
