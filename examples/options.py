@@ -51,12 +51,15 @@ def add_training(parser: argparse.ArgumentParser, program: str, epochs: int) -> 
 
 
 def positive(kind: type) -> Callable[[str], float]:
-    """Return an argparse type that takes numbers above 0 alone."""
+    """Return an argparse type that takes numbers above 0, integers of 32 bits or finite floats."""
+    limit = 2**31 if kind is int else float("inf")
 
     def convert(text: str) -> float:
         value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+        if not 0 < value < limit:
+            raise argparse.ArgumentTypeError(
+                f"expected a number above 0, below {limit}, got {text}"
+            )
         return value
 
     convert.__name__ = kind.__name__  # argparse names it in its message

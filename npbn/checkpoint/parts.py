@@ -1,33 +1,43 @@
 """The state in what a training program saved: ``{"state_dict": {"module.fc.weight": ...}}``."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from npbn.errors import CheckpointError
-from npbn.io.quoting import printable, quoted
+from npbn.io.quoting import LONGEST, printable, quoted
 
 _DEEPEST = 3  # levels of nested mappings that are searched for a state
+_MOST = 5  # states that are offered
 
 
 def part(state: Mapping[Any, Any], key: str) -> Mapping[Any, Any]:
-    """Return the mapping under a key; dots separate the keys of nested mappings.
+    r"""Return the mapping under a key; dots separate the keys of nested mappings.
+
+    Keys may contain dots themselves, be numbers, or be given as they are printed (``a\nb``). The
+    first mapping that fits is returned, one at this level before those within others.
 
     Raises
     ------
     CheckpointError
         If there is none; the message lists what there is.
     """
-    found: Any = state.get(key)
-    if found is None:
-        first, _, rest = key.partition(".")
-        if rest and isinstance(state.get(first), Mapping):
-            return part(state[first], rest)
-        raise CheckpointError(f"there is no {quoted(key)} in it, {contents(state)}")
-    if not isinstance(found, Mapping):
-        raise CheckpointError(f"expected a mapping as {quoted(key)}, got {described(found)}")
-    return found
+    found = [value for name, value in state.items() if key in (str(name), _shown(name))]
+    for value in found:
+        if isinstance(value, Mapping):
+            return value
+    expected = f"expected a mapping as {quoted(key)}, got {described(found[0])}" if found else ""
+    error = CheckpointError(expected or f"there is no {quoted(key)} in it, {contents(state)}")
+    for name, value in state.items():
+        for start in (f"{name}.", f"{_shown(name)}."):
+            if isinstance(value, Mapping) and key.startswith(start):
+                try:
+                    return part(value, key.removeprefix(start))
+                except CheckpointError as inner:
+                    error = inner if not found else error
+    raise error
 
 
 def stripped(state: Mapping[Any, Any], prefix: str) -> dict[Any, Any]:
@@ -38,14 +48,26 @@ def stripped(state: Mapping[Any, Any], prefix: str) -> dict[Any, Any]:
     return {str(key).removeprefix(prefix): value for key, value in state.items()}
 
 
-def states_within(state: Mapping[Any, Any], path: str = "", depth: int = 1) -> Iterator[str]:
-    """Yield the dotted keys of nested mappings that hold only arrays."""
+def states_within(state: Mapping[Any, Any]) -> list[tuple[str, Mapping[Any, Any]]]:
+    """Return the first nested mappings that hold only arrays, with the keys that reach them."""
+    found = itertools.islice(_states(state, "", 1), _MOST)
+    # Another mapping of the same name, such as "1" beside 1, may come first.
+    return [(key, at) for key, at in found if len(key) <= LONGEST and part(state, key) is at]
+
+
+def _states(
+    state: Mapping[Any, Any], path: str, depth: int
+) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     for name, value in state.items():
         if isinstance(value, Mapping) and value:
             if all(isinstance(array, np.ndarray) for array in value.values()):
-                yield f"{path}{name}"
+                yield f"{path}{_shown(name)}", value
             elif depth < _DEEPEST:
-                yield from states_within(value, f"{path}{name}.", depth + 1)
+                yield from _states(value, f"{path}{_shown(name)}.", depth + 1)
+
+
+def _shown(key: Any) -> str:
+    return printable(str(key), None)
 
 
 def contents(state: Mapping[Any, Any]) -> str:

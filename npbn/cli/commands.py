@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +22,7 @@ def convert(options: argparse.Namespace) -> int:
         metadata["config"] = npbn.to_config(inputs.network(options, state))
     npbn.save(state, options.out, metadata=metadata)
     with_network = ", with the description of the network" if "config" in metadata else ""
-    _report(options, f"{totals(_arrays(state).values())}{with_network}")
+    _report(options, f"{totals(inputs.arrays(state).values())}{with_network}")
     return 0
 
 
@@ -52,16 +50,13 @@ def _report(options: argparse.Namespace, what: str) -> None:
     print(f"wrote {printable(str(options.out), 500)}: {what}")
 
 
-def _arrays(state: Mapping[Any, Any]) -> dict[str, np.ndarray]:
-    return dict(inputs.arrays(state))
-
-
 def diff(options: argparse.Namespace) -> int:
     """Show the largest difference of each array; return 1 if there is any."""
-    a, b = _arrays(npbn.load(options.a)), _arrays(npbn.load(options.b))
-    width = column_width([*a, *b])
+    a, b = inputs.arrays(npbn.load(options.a)), inputs.arrays(npbn.load(options.b))
+    names = inputs.names([*a, *b])
+    width = column_width(names.values())
     differs = False
-    for key in dict.fromkeys([*a, *b]):
+    for key, name in names.items():
         if key not in a or key not in b:
             what, same = f"only in {options.a if key in a else options.b}", False
         elif a[key].shape != b[key].shape:
@@ -72,7 +67,7 @@ def diff(options: argparse.Namespace) -> int:
             if a[key].dtype != b[key].dtype:
                 what += f" ({a[key].dtype} and {b[key].dtype})"
         differs |= not same
-        print(f"{printable(key, 200):{width}}  {printable(what, 500)}")
+        print(f"{printable(name, 200):{width}}  {printable(what, 500)}")
     return 1 if differs else 0
 
 

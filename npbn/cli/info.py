@@ -19,12 +19,14 @@ WIDEST = 60  # characters of the column of keys
 def info(options: argparse.Namespace) -> int:
     """Show what is in a file; return 1 if values look unhealthy."""
     state = inputs.loaded(options.file, options)
-    found = dict(inputs.arrays(state))
-    width = column_width(found)
+    found = inputs.arrays(state)
+    names = inputs.names(found)
+    width = column_width(names.values())
     unhealthy = []
-    for key, array in found.items():
+    for path, array in found.items():
+        key = names[path]
         print(f"{printable(key, 200):{width}}  {array.dtype!s:8} {array.shape!s}")
-        unhealthy += [f"{printable(key, 200)}: {problem}" for problem in _problems(key, array)]
+        unhealthy += [f"{printable(key, 200)}: {problem}" for problem in _problems(path, array)]
     for key, value in state.items():
         if not isinstance(value, np.ndarray):
             print(f"{printable(str(key), 200):{width}}  {described(value)}")
@@ -36,8 +38,9 @@ def info(options: argparse.Namespace) -> int:
                 print(f"  {printable(line, 500)}")
         else:
             print(f"{printable(name)}: {printable(str(value), 500)}")
+    file = shlex.quote(printable(str(options.file), 500))
     for selection in inputs.selections(state, options):
-        print(f"a state_dict: npbn convert {shlex.quote(str(options.file))} OUT.npz {selection}")
+        print(f"a state_dict: npbn convert {file} OUT.npz {selection}")
     for problem in unhealthy:
         print(f"unhealthy: {problem}")
     return 1 if unhealthy else 0
@@ -69,7 +72,7 @@ def _layers(config: Any, path: str) -> Iterator[str]:
         yield quoted(config)
 
 
-def _problems(key: str, array: np.ndarray) -> list[str]:
+def _problems(path: tuple[Any, ...], array: np.ndarray) -> list[str]:
     """Return what looks unhealthy about an array."""
     if array.dtype.kind != "f" or not array.size:
         return []
@@ -78,7 +81,7 @@ def _problems(key: str, array: np.ndarray) -> list[str]:
     for what, wrong in (("NaN", np.isnan(wide)), ("infinite", np.isinf(wide))):
         if wrong.any():
             found.append(f"{np.count_nonzero(wrong)} of {array.size} are {what}")
-    if key.rpartition(".")[2] == "running_var":
+    if str(path[-1]).rpartition(".")[2] == "running_var":
         for what, wrong in (("negative", wide < 0), ("zero: a dead channel", wide == 0)):
             if wrong.any():
                 found.append(f"{np.count_nonzero(wrong)} of {array.size} variances are {what}")

@@ -6,7 +6,8 @@ import argparse
 import math
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import npbn
 from npbn.checkpoint.parts import states_within
 from npbn.errors import ConfigError, DataError, StateDictError
-from npbn.io.quoting import printable
+from npbn.io.quoting import quoted
 from npbn.layers.plain import float_dtypes
 from npbn.layers.state import WRAPPERS
 
@@ -34,43 +35,42 @@ def loaded(path: Path, options: argparse.Namespace) -> npbn.Checkpoint:
     return npbn.load(path, key=options.key, strip_prefix=options.strip_prefix)
 
 
-def arrays(state: Any, path: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """Yield all arrays of a state, however nested, by dotted name."""
-    parts = state.items() if isinstance(state, dict) else enumerate(state)
-    for name, value in parts:
-        key = f"{path}{name}"
+def arrays(state: Any) -> dict[tuple[Any, ...], np.ndarray]:
+    """Return all arrays of a state, however nested, by their paths of keys."""
+    return dict(_arrays(state, ()))
+
+
+def _arrays(state: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
+    for name, value in state.items() if isinstance(state, dict) else enumerate(state):
         if isinstance(value, dict | list | tuple):
-            yield from arrays(value, f"{key}.")
+            yield from _arrays(value, (*path, name))
         elif isinstance(value, np.ndarray):
-            yield key, value
+            yield (*path, name), value
+
+
+def names(paths: Iterable[tuple[Any, ...]]) -> dict[tuple[Any, ...], str]:
+    """Return a dotted name for each path, or ``['a']['b.c']`` where several would have the same."""
+    dotted = {path: ".".join(map(str, path)) for path in paths}
+    shared = {name for name, number in Counter(dotted.values()).items() if number > 1}
+    return {
+        path: "".join(f"[{quoted(key)}]" for key in path) if name in shared else name
+        for path, name in dotted.items()
+    }
 
 
 def selections(state: Mapping[Any, Any], options: argparse.Namespace) -> list[str]:
     """Return the options that select each state_dict in a file, without a common prefix."""
-    within = list(states_within(state))
     prefix = _prefix(state)
     here = [f"--strip-prefix {prefix}"] if prefix and not options.strip_prefix else []
     if options.key is not None:
         return here
     found = []
-    for key in within[:5]:
-        inner = state
-        for name in _path(state, key):
-            inner = inner[name]
+    for key, inner in states_within(state):
         prefix = _prefix(inner)
         more = f" --strip-prefix {prefix}" if prefix else ""
-        found.append(f"--key {shlex.quote(printable(key))}{more}")
+        equals = "=" if key.startswith("-") else " "  # or it would be another option
+        found.append(f"--key{equals}{shlex.quote(key)}{more}")
     return found + here
-
-
-def _path(state: Mapping[Any, Any], dotted: str) -> list[Any]:
-    """Return the keys whose joined name is this one; a key may have dots itself."""
-    for name, value in state.items():
-        if str(name) == dotted:
-            return [name]
-        if isinstance(value, Mapping) and dotted.startswith(f"{name}."):
-            return [name, *_path(value, dotted[len(f"{name}.") :])]
-    return []
 
 
 def _prefix(state: Mapping[Any, Any]) -> str | None:

@@ -13,6 +13,7 @@ from npbn.deploy.folding import fold_batch_norm
 from npbn.deploy.onnx_operators import Graph, add_layer
 from npbn.errors import ConfigError, NpbnError
 from npbn.io import atomic
+from npbn.io.quoting import quoted
 from npbn.layers import Conv2d, Dropout, Identity, Linear, Module, ReLU, Sequential, Sigmoid
 from npbn.layers.plain import computes, float_dtypes
 from npbn.version import __version__
@@ -78,6 +79,8 @@ def export_onnx(
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("export_onnx needs onnx: pip install 'npbn[onnx]'") from error
 
+    if input_shape is not None:
+        _check_sizes(tuple(input_shape))
     model = _model(fold_batch_norm(net) if fold else net, input_shape)
     if input_shape is not None:
         _check_input_shape(net, tuple(input_shape))
@@ -115,10 +118,16 @@ def _model(net: Module, input_shape: Sequence[int] | None) -> onnx.ModelProto:
     )
 
 
+def _check_sizes(shape: tuple[int, ...]) -> None:
+    """Raise ConfigError unless these are sizes that ONNX can store, in 64 bits."""
+    if not all(isinstance(size, int | np.integer) and 0 < size < 1 << 63 for size in shape):
+        raise ConfigError(
+            f"export_onnx: expected an input_shape of positive integers, got {quoted(shape)}"
+        )
+
+
 def _check_input_shape(net: Module, shape: tuple[int, ...]) -> None:
     """Raise ConfigError unless the network accepts one sample of zeros."""
-    if not all(isinstance(size, int | np.integer) and size > 0 for size in shape):
-        raise ConfigError(f"export_onnx: expected an input_shape of positive integers, got {shape}")
     try:
         net.predict(np.zeros((1, *shape), _dtype(net)))
     except (NpbnError, ValueError, MemoryError) as error:

@@ -148,6 +148,21 @@ def test_diff_shows_differences_and_tells_by_its_status(net, tmp_path, capsys):
     assert found["fc3.weight"] == "0"
 
 
+def test_arrays_whose_dotted_names_are_equal_are_shown_apart(tmp_path, capsys):
+    """One of them was hidden, and so was its difference."""
+    one, two = np.zeros(1), np.ones(1)
+    npbn.save({"a": {"b": one}, "a.b": one, 1: one, "1": one, "c": one}, tmp_path / "a.npz")
+    npbn.save({"a": {"b": two}, "a.b": one, 1: one, "1": two, "c": two}, tmp_path / "b.npz")
+    paths = tmp_path / "a.npz", tmp_path / "b.npz"
+    lines = run(capsys, "diff", *paths, status=1)
+    assert dict(map(str.split, lines)) == {
+        "['a']['b']": "1", "['a.b']": "0", "[1]": "0", "['1']": "1", "c": "1",
+    }  # fmt: skip
+    lines = run(capsys, "info", paths[0])
+    assert [line.split()[0] for line in lines[:5]] == ["['a']['b']", "['a.b']", "[1]", "['1']", "c"]
+    assert any(line.startswith("5 arrays, 5 numbers") for line in lines)
+
+
 def test_diff_with_a_tolerance(tmp_path, capsys):
     npbn.save({"a": np.array([1.0, np.nan, np.inf])}, tmp_path / "a.npz")
     npbn.save({"a": np.array([1.5, np.nan, np.inf], np.float32)}, tmp_path / "b.npz")

@@ -5,6 +5,8 @@ a file reaches the terminal as it is.
 """
 
 import argparse
+import contextlib
+import io
 import json
 import shlex
 import tracemalloc
@@ -13,9 +15,12 @@ import numpy as np
 import pytest
 import torch
 from cli.test_cli import refused, run
+from hypothesis import given
+from hypothesis import strategies as st
 from processes import run_python
 
 import npbn
+from npbn.cli import main
 
 
 @pytest.fixture
@@ -192,6 +197,36 @@ def test_info_shows_what_is_within_and_the_command_that_takes_it(folder, capsys)
     assert len(lines) == 3
 
 
+LEAVES = st.just(np.ones(1)) | st.just(3)
+KEYS = st.sampled_from(["a", "b", "a.b", "module.a", 1, "1", None, "", "-a", "a\nb", r"a\nb", "'"])
+KEYS |= st.just("k" * 90)
+STATES = st.recursive(LEAVES, lambda inner: st.dictionaries(KEYS, inner, max_size=4))
+
+
+@given(st.dictionaries(KEYS, STATES, max_size=4))
+def test_every_command_that_info_shows_works(tmp_path_factory, state):
+    """Integer keys, keys with several dots and keys with newlines were shown, and not found."""
+    folder = tmp_path_factory.mktemp("x")
+    npbn.save(state, folder / "x.npz")
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        main(["info", str(folder / "x.npz")])
+        for line in shown.getvalue().splitlines():
+            if line.startswith("a state_dict: "):
+                words = shlex.split(line.removeprefix("a state_dict: npbn "))
+                words[words.index("OUT.npz")] = str(folder / "out.npz")
+                assert main(words) == 0
+                found = npbn.load(folder / "out.npz")
+                assert found
+                assert all(isinstance(array, np.ndarray) for array in found.values())
+
+
+def test_the_name_of_a_file_is_shown_printable(tmp_path, capsys):
+    path = tmp_path / "\x1b[31m.pt"
+    training_run(path)
+    assert all(line.isprintable() for line in run(capsys, "info", path))
+
+
 def test_other_commands_say_how_too(folder, capsys):
     path = folder / "run.pt"
     training_run(path)
@@ -224,5 +259,15 @@ def test_export_of_networks_that_begin_with_pooling_or_batch_norm(make, folder, 
     run(capsys, *arguments, "--input-shape", "3,2,2")
     (entry,) = onnx.load(folder / "x.onnx").graph.input
     assert [d.dim_value for d in entry.type.tensor_type.shape.dim][1:] == [3, 2, 2]
-    for wrong in ("3", "3,2,0", "3,-2,2", "1,28,28", "x", "", "3,2,2,", "3," + "9" * 5000):
+    for wrong in (
+        "3",
+        "3,2,0",
+        "3,-2,2",
+        "1,28,28",
+        "x",
+        "",
+        "3,2,2,",
+        "3," + "9" * 20,
+        "3," + "9" * 5000,
+    ):
         refused(capsys, *arguments, f"--input-shape={wrong}")

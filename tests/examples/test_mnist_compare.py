@@ -259,6 +259,7 @@ def test_a_run_that_diverges_gives_valid_json(main, tmp_path):
         (["--out", ROOT / "LICENSE"], ["LICENSE"]),
         (["--out", ROOT / "LICENSE" / "x"], ["LICENSE"]),
         (["--epochs", "0"], ["--epochs", "above 0"]),
+        (["--hidden-dim", "9" * 20], ["--hidden-dim", "below 2147483648"]),
         (["--seed", "-1"], ["--seed", "0 or more", "-1"]),
         (["--seed", "one"], ["--seed", "one"]),
         (["--lr", "nan"], ["--lr", "above 0"]),
