@@ -50,9 +50,10 @@ def get_num_threads() -> int:
 def set_num_threads(num_threads: int) -> None:
     """Set the number of threads that work on a large array.
 
-    It concerns npbn's loops over arrays of at least 8 MB (NumPy) or 512 KB (compiled); loops over
-    smaller arrays run in one thread. Matrix products are computed by NumPy's BLAS, which has its
-    own threads (set by OPENBLAS_NUM_THREADS, or the package threadpoolctl).
+    It concerns npbn's loops over arrays of at least 8 MB (NumPy), or 4 MB (compiled; 512 KB in
+    pooling, convolution and cross-entropy); loops over smaller arrays run in one thread. Matrix
+    products are computed by NumPy's BLAS, which has its own threads (set by OPENBLAS_NUM_THREADS,
+    or the package threadpoolctl).
 
     Parameters
     ----------

@@ -77,9 +77,9 @@ def test_nan_and_infinity_are_the_same_by_both_engines(options):
 
 
 def test_a_large_parameter_is_the_same_for_any_number_of_threads():
-    """512 KB are shared out among the threads; the weight of a Linear lies in Fortran order."""
+    """4 MB are shared out among the threads; the weight of a Linear lies in Fortran order."""
     rng = np.random.default_rng(0)
-    values, grad = rng.normal(size=(2, 301, 501)).astype(np.float32)
+    values, grad = rng.normal(size=(2, 1501, 701)).astype(np.float32)
     options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-2, "nesterov": True}
     threads, results = npbn.get_num_threads(), []
     try:

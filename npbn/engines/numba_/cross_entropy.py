@@ -3,7 +3,7 @@
 import numpy as np
 
 from npbn.engines.numba_.compiling import any_order, compiled
-from npbn.engines.numba_.ranges import large, over_ranges
+from npbn.engines.numba_.ranges import large_of_slow, over_ranges
 
 
 def cross_entropy_forward(
@@ -39,7 +39,7 @@ def cross_entropy_backward(
 
 
 def _over_terms(loops, logits, count, arguments, results):
-    if large(logits):
+    if large_of_slow(logits):
         over_ranges(loops, count, arguments, results)
     else:
         loops(*arguments, 0, count, *results)

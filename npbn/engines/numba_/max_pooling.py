@@ -11,7 +11,7 @@ import numpy as np
 
 from npbn.engines.numba_.compiling import compiled
 from npbn.engines.numba_.padding import inside, seen
-from npbn.engines.numba_.ranges import large, over_ranges
+from npbn.engines.numba_.ranges import large_of_slow, over_ranges
 from npbn.engines.windows import Windows
 
 # Pixels of the images in one group, which is in the second-level cache: the maxima of (64, 32, 14,
@@ -38,7 +38,7 @@ def max_pool_backward(
 
 def _over_images(loops, x, arguments, result):
     # Windows are passed as tuples: a call with a NamedTuple takes 10 µs, with a tuple 5.
-    if large(x):
+    if large_of_slow(x):
         over_ranges(loops, len(x), arguments, (result,))
     else:
         loops(*arguments, 0, len(x), result)

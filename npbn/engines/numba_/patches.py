@@ -9,7 +9,7 @@ import numpy as np
 
 from npbn.engines.numba_.compiling import compiled
 from npbn.engines.numba_.padding import inside, seen, tap
-from npbn.engines.numba_.ranges import large, over_ranges
+from npbn.engines.numba_.ranges import large_of_slow, over_ranges
 from npbn.engines.windows import Windows
 
 
@@ -30,7 +30,7 @@ def scatter(patches: np.ndarray, rows: Windows, columns: Windows, x: np.ndarray)
 def _over_channels(loops, arguments, patches):
     # Windows are passed as tuples: a call with a NamedTuple takes 10 µs, with a tuple 5.
     flat = patches.reshape(*patches.shape[:4], -1)
-    if large(patches):
+    if large_of_slow(patches):
         over_ranges(loops, len(patches), arguments, (flat,))
     else:
         loops(*arguments, 0, len(patches), flat)
