@@ -74,8 +74,11 @@ def selections(state: Mapping[Any, Any], options: argparse.Namespace) -> list[st
 
 
 def _prefix(state: Mapping[Any, Any]) -> str | None:
+    """Return the prefix of all keys of a state_dict, None if there is none or this is no state."""
+    if not state or not all(isinstance(value, np.ndarray) for value in state.values()):
+        return None
     keys = list(map(str, state))
-    return next((p for p in WRAPPERS if keys and all(key.startswith(p) for key in keys)), None)
+    return next((p for p in WRAPPERS if all(key.startswith(p) for key in keys)), None)
 
 
 def network(options: argparse.Namespace, state: npbn.Checkpoint) -> npbn.Module:
