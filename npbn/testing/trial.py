@@ -63,6 +63,13 @@ def kind(case: Case) -> tuple[Any, ...]:
     return (*sorted(modes), str(case.steps[0].x.dtype))
 
 
+def _interrupted(error: BaseException | None) -> bool:
+    """Return whether Ctrl-C is behind an error, as in code of hypothesis that is just starting."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
 class Trial:
     """A behaviour by one measure: the worst errors, and the smallest case that went wrong.
 
@@ -127,7 +134,9 @@ class Trial:
 
         try:
             attempt()
-        except Exception:  # what went wrong is kept by then; an odd one may not repeat itself
+        except Exception as error:  # what went wrong is kept by then; it may not repeat itself
+            if _interrupted(error):
+                raise KeyboardInterrupt from error
             if self.problem is None:
                 raise
         return self
