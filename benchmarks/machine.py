@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+import npbn
+
 PACKAGES = ("numpy", "numba", "torch", "jax", "mygrad", "thinc", "onnxruntime")
 
 
@@ -17,6 +19,7 @@ def machine() -> dict[str, str]:
         "CPUs": str(os.cpu_count()),
         "system": f"{platform.system()} {platform.machine()}",
         "Python": platform.python_version(),
+        "npbn": npbn.__version__,
     }
     for name in PACKAGES:
         try:

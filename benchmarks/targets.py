@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from benchmarks import report
 
 # What the compiled engine has to reach, in torch eager's speed unless another is named: at least,
@@ -105,8 +103,3 @@ def table(goals: Sequence[Goal]) -> str:
     held = sum(not goal.verdict().startswith("**") for goal in measured)
     summary = f"Held: {held} of the {len(measured)} that were measured."
     return f"## Targets\n\n{summary}\n\n{report.table(head, lines)}"
-
-
-def geometric_mean(ratios: Sequence[float]) -> float | None:
-    """Return the geometric mean, None of no numbers."""
-    return float(np.exp(np.mean(np.log(ratios)))) if ratios else None

@@ -105,7 +105,7 @@ def train(folder: Path) -> None:
     config = npbn.to_config(npbn.MLP())
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
     np.save(folder / "images.npy", tests.images)
-    size = sum(file.stat().st_size for file in folder.glob("model.pt")) / 2**20
+    size = (folder / "model.pt").stat().st_size / 2**20
     print(
         f"trained in torch for an epoch, loss {loss:.3f}; {folder / 'model.pt'} has {size:.1f} MB"
     )

@@ -75,7 +75,7 @@ def seed(text: str) -> int:
 
 
 def folder(program: str, options: argparse.Namespace, *more: str) -> Path:
-    """Return a folder of its own for every kind of run, so that none overwrites another's."""
+    """Return the folder of a run: runs/PROGRAM/, by network, dtype, engine and name of the data."""
     parts = [options.network, options.dtype, *more]
     parts += [] if options.engine == "numpy" else [options.engine]
     parts += [] if options.data == EMBEDDED else [options.data.resolve().name]

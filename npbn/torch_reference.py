@@ -120,12 +120,26 @@ class CNN(nn.Sequential):
 
 
 def copy_to_torch(net: Module, model: nn.Module) -> None:
-    """Copy parameters and running statistics of an npbn network into a torch model."""
+    """Copy parameters and running statistics of an npbn network into a torch model.
+
+    Parameters
+    ----------
+    net : npbn.Module
+    model : torch.nn.Module
+        With the same ``state_dict`` keys.
+    """
     model.load_state_dict({key: torch.tensor(value) for key, value in net.state_dict().items()})
 
 
 def copy_to_npbn(model: nn.Module, net: Module) -> None:
-    """Copy parameters and running statistics of a torch model into an npbn network."""
+    """Copy parameters and running statistics of a torch model into an npbn network.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    net : npbn.Module
+        With the same ``state_dict`` keys.
+    """
     net.load_state_dict(model.state_dict())
 
 
@@ -136,7 +150,20 @@ def train_step(
     criterion: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> tuple[float, np.ndarray]:
-    """Take one step of training on one batch; return its loss and logits before the step."""
+    """Take one step of training on one batch; return its loss and logits before the step.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    x, target : ndarray
+    criterion : torch.nn.Module
+    optimizer : torch.optim.Optimizer
+
+    Returns
+    -------
+    loss : float
+    logits : ndarray
+    """
     optimizer.zero_grad()
     logits = model(torch.from_numpy(x))
     loss = criterion(logits, torch.from_numpy(target))
@@ -148,7 +175,19 @@ def train_step(
 def train_epoch(
     model: nn.Module, loader: Batches, criterion: nn.Module, optimizer: torch.optim.Optimizer
 ) -> float:
-    """Train on every batch of the loader; return the mean loss as :func:`npbn.train_epoch` does."""
+    """Train on every batch of the loader; return the mean loss as :func:`npbn.train_epoch` does.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    loader : iterable of (x, target)
+    criterion : torch.nn.Module
+    optimizer : torch.optim.Optimizer
+
+    Returns
+    -------
+    float
+    """
     of_one_process("train_epoch", loader)
     mean = MeanLoss(criterion)
     model.train()
@@ -165,7 +204,21 @@ def evaluate(
     *,
     train_mode: bool = False,
 ) -> Evaluation:
-    """Return loss and accuracy as :func:`npbn.evaluate` does; the model is left as it was."""
+    """Return loss and accuracy as :func:`npbn.evaluate` does; the model is left as it was.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    loader : iterable of (x, target)
+    criterion : torch.nn.Module, optional
+        By default cross-entropy.
+    train_mode : bool
+        Normalise by the statistics of each batch.
+
+    Returns
+    -------
+    Evaluation
+    """
     of_one_process("evaluate", loader)
     model = copy.deepcopy(model).train(train_mode)
     criterion = nn.CrossEntropyLoss() if criterion is None else criterion
@@ -200,6 +253,12 @@ def _denominator(criterion: nn.Module, target: np.ndarray) -> float:
 def max_abs_diff(net: Module, model: nn.Module) -> dict[str, float]:
     """Return the largest absolute differences between an npbn network and a torch model.
 
+    Parameters
+    ----------
+    net : npbn.Module
+    model : torch.nn.Module
+        With the same ``state_dict`` keys.
+
     Returns
     -------
     dict
@@ -228,6 +287,10 @@ def torchvision_mnist(root: str | Path, train: bool = True, download: bool = Fal
         Folder that holds, or will hold, ``MNIST/raw``.
     train, download : bool
         As in torchvision.
+
+    Returns
+    -------
+    torchvision.datasets.MNIST
     """
     torchvision = _import_torchvision()
     return torchvision.datasets.MNIST(
@@ -237,6 +300,10 @@ def torchvision_mnist(root: str | Path, train: bool = True, download: bool = Fal
 
 def download_mnist(root: str | Path) -> None:
     """Download MNIST through torchvision into ``root/MNIST/raw``, unless it is there.
+
+    Parameters
+    ----------
+    root : path
 
     Raises
     ------

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 import npbn
 
 pytest.register_assert_rewrite(
-    "helpers", "layer_contract", "contract_cases", "optim.runs", "processes"
+    "helpers", "layer_contract", "contract_cases", "onnx_runtime", "optim.runs", "processes"
 )
 
 # HYPOTHESIS_PROFILE=nightly pytest ...: how many examples, and whether the slow tests run. Nothing

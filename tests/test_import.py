@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "training": LAYERS | {"optim", "ranks"},
     "distributed": LAYERS | {"data", "optim", "population", "training"},
     "torch_reference": LAYERS | {"ranks", "training"},
-    "testing": {"errors", "npbn"},
+    "testing": {"errors", "io", "npbn"},
     "cli": {*PLAIN, "npbn", "checkpoint", "layers"},
     "__main__": {"cli"},
     "__init__": PARTS - {"__init__", "__main__", "cli", "torch_reference"},  # two when first used

@@ -2,7 +2,7 @@
 
     python -m examples.lab                  # all experiments, within a quarter of an hour
     python -m examples.lab sensitivity      # one
-    python -m examples.lab --quick          # all on a small scale, within a minute
+    python -m examples.lab --quick          # all on a small scale, in about a minute
 
 An experiment is a file of this folder; :class:`examples.lab.experiment.Experiment` tells what
 stands in one. Each takes its idea from a paper, runs it with several seeds and says whether what

@@ -2,7 +2,7 @@
 
     python -m examples.lab                          # all, within a quarter of an hour on two cores
     python -m examples.lab sensitivity placement    # some
-    python -m examples.lab --quick                  # on a small scale, within a minute
+    python -m examples.lab --quick                  # on a small scale, in about a minute
     python -m examples.lab --full                   # as long as it takes
 
 Interrupted and started again, it goes on with what is not done yet. Into --out come index.html,
@@ -42,7 +42,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("experiments", nargs="*", metavar="EXPERIMENT", help="which to run; all by default")
     scale = parser.add_mutually_exclusive_group()
-    for budget, help in (("quick", "all within a minute"), ("full", "as long as it takes")):
+    for budget, help in (("quick", "all in about a minute"), ("full", "as long as it takes")):
         scale.add_argument(
             f"--{budget}", dest="budget", action="store_const", const=budget, help=help
         )

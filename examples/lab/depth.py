@@ -108,7 +108,7 @@ def pictures(records: list[Record]) -> list[Picture]:
         Picture(
             "rates",
             "Largest learning rate that trains, over the depth of the network, two panels: "
-            + "; ".join(f"{init} weights, {told_rates(records, init)}" for init in INITS)
+            + "; ".join(f"{init} weights, {rate_words(records, init)}" for init in INITS)
             + ".",
             draw_rates(records),
         )
@@ -120,7 +120,7 @@ def pictures(records: list[Record]) -> list[Picture]:
         alt = (
             f"Mean and spread of the activations and norm of the gradient, layer by layer, "
             f"{deepest} hidden layers, {when}. Largest over smallest layer: "
-            + "; ".join(f"{init} weights, {told_sizes(records, init, name)}" for init in INITS)
+            + "; ".join(f"{init} weights, {size_words(records, init, name)}" for init in INITS)
             + "."
         )
         found.append(Picture(name, alt, draw_signals(records, name, when)))
@@ -193,7 +193,7 @@ def verdict(records: list[Record]) -> Verdict:
         f"with it activations keep their size, {deep}": np.all(ratios[True, "spread"] < UNEVEN),
     }  # fmt: skip
     more = np.mean(rates[True] > rates[False])
-    by_init = "; ".join(f"{init} weights, {told_sizes(records, init, 'start')}" for init in INITS)
+    by_init = "; ".join(f"{init} weights, {size_words(records, init, 'start')}" for init in INITS)
     return Verdict(
         {name: bool(held) for name, held in parts.items()},
         f"with BatchNorm the largest learning rate is larger in {more:.0%} of the comparisons "
@@ -202,7 +202,7 @@ def verdict(records: list[Record]) -> Verdict:
     )
 
 
-def told_rates(records: list[Record], init: str) -> str:
+def rate_words(records: list[Record], init: str) -> str:
     """Return the largest learning rates at both ends of the depths in words."""
     depths = axis(records, "depth")
     ends = {norm: np.median(largest(records, norm, init), axis=0)[[0, -1]] for norm in KINDS}
@@ -213,7 +213,7 @@ def told_rates(records: list[Record], init: str) -> str:
     return f"at {depths[0]} and {depths[-1]} layers " + ", ".join(parts)
 
 
-def told_sizes(records: list[Record], init: str, when: str) -> str:
+def size_words(records: list[Record], init: str, when: str) -> str:
     """Return the ratios of largest to smallest layer of the deepest network in words."""
     deepest, parts = axis(records, "depth")[-1], []
     for signal, plural in (("spread", "activations"), ("gradient", "gradients")):

@@ -251,21 +251,22 @@ def verdict(records: list[Record]) -> Verdict:
         pairs[STABLE_IF] = [-np.median(found[plain], axis=0) for found in wandered]
     parts = {name: bool(np.all(a > b)) for name, (a, b) in pairs.items()}
 
-    def told(name: str, form: str = "{:.1%}") -> str:
+    def both_of(name: str, form: str = "{:.1%}") -> str:
         a, b = (form.format(abs(np.median(side))) for side in pairs[name])
         return f"{a} against {b}"
 
     seen = (
         "with BatchNorm against without, over all settings the test accuracy is "
-        f"{told(f'{FASTER} over all settings')} on average over training and "
-        f"{told(f'{HIGHER} over all settings')} at its end, at the best setting of each "
-        f"{told(f'{FASTER} at the best setting')} and {told(f'{HIGHER} at the best setting')}; "
-        f"the percentiles wander by {told(STABLE, '{:.2f}')} of their distance from one another "
+        f"{both_of(f'{FASTER} over all settings')} on average over training and "
+        f"{both_of(f'{HIGHER} over all settings')} at its end, at the best setting of each "
+        f"{both_of(f'{FASTER} at the best setting')} and "
+        f"{both_of(f'{HIGHER} at the best setting')}; the percentiles "
+        f"wander by {both_of(STABLE, '{:.2f}')} of their distance from one another "
         "over all settings, and "
     )
     if plain.any():
         seen += (
-            f"by {told(STABLE_IF, '{:.2f}')} in the {plain.sum()} of {len(plain)} in which "
+            f"by {both_of(STABLE_IF, '{:.2f}')} in the {plain.sum()} of {len(plain)} in which "
             f"the network without BatchNorm reaches {LEARNS:.0%}"
         )
     else:

@@ -214,7 +214,7 @@ def pictures(records: list[Record]) -> list[Picture]:
     found = []
     for names in (("loss",), ("gradient",), ("smoothness",), ("accuracy", "movement")):
         alt = "Over the steps of training, a panel for each learning rate: " + "; ".join(
-            f"{MEASURES[name]}, {told(records, name)}" for name in names
+            f"{MEASURES[name]}, {in_words(records, name)}" for name in names
         )
         found.append(Picture("_and_".join(names), f"{alt}.", draw(records, names)))
     return found
@@ -270,11 +270,11 @@ def verdict(records: list[Record]) -> Verdict:
         f"gradient {ratios('gradient', 'batch_norm')} and the effective smoothness "
         f"{ratios('smoothness', 'batch_norm')} times; with noise the distributions move "
         f"{ratios('movement', 'noisy')} times as far as in the plain network, and the test "
-        f"accuracy is {told(records, 'accuracy')}",
+        f"accuracy is {in_words(records, 'accuracy')}",
     )
 
 
-def told(records: list[Record], name: str) -> str:
+def in_words(records: list[Record], name: str) -> str:
     """Return a measure by kind and learning rate in words."""
     kinds = []
     for kind, (label, _) in KINDS.items():

@@ -249,7 +249,7 @@ def verdict(records: list[Record]) -> Verdict:
         ),
     }
 
-    def told(variant: str) -> str:
+    def gain(variant: str) -> str:
         by_pair = -100 * difference(records, variant)
         return (
             f"{(by_pair > 0).sum()} of {by_pair.size} pairs, on average over the learning rates by "
@@ -258,10 +258,10 @@ def verdict(records: list[Record]) -> Verdict:
 
     return Verdict(
         parts,
-        f"BatchNorm before the ReLU is better than after it in {told('after')}; the gradient of a "
+        f"BatchNorm before the ReLU is better than after it in {gain('after')}; the gradient of a "
         f"bias before BatchNorm is at most {gradient:.0e} of the weights', and with it the test "
         f"accuracy differs by at most {biased:.1%}; scale and shift are better than none "
-        f"in {told('before, affine=False')}",
+        f"in {gain('before, affine=False')}",
     )
 
 
@@ -272,10 +272,10 @@ def table(records: list[Record]) -> list[list[str]]:
     ]
     for variant in VARIANTS:
         gradients = [r["bias_gradient"] for r in records if r["variant"] == variant]
-        told = "diverged" if None in gradients else spread(gradients, "{:.1e}")
+        shown = "diverged" if None in gradients else spread(gradients, "{:.1e}")
         if variant in WITHOUT_BIAS:
-            told = "no bias"
-        rows.append([variant, *(spread(x, "{:.1%}") for x in finals(records, variant)), told])
+            shown = "no bias"
+        rows.append([variant, *(spread(x, "{:.1%}") for x in finals(records, variant)), shown])
     return rows
 
 

@@ -1,1 +1,1 @@
-"""Shared by all file formats: conversion to arrays, text that is safe to print, atomic writing."""
+"""Shared by files and programs: conversion to arrays, safe text, atomic writing, ends."""

@@ -9,14 +9,13 @@
 TARGET is package.module:object, such as npbn:BatchNorm1d, torch.nn:BatchNorm1d, or a class or
 function of your own (see npbn.testing.protocol), or model.onnx, a file (see
 npbn.testing.targets). Exit status: 0 checked and right, 1 wrong,
-2 could not be checked, 130 interrupted.
+2 could not be checked, 130 interrupted, 141 not read to its end.
 """
 
 import argparse
-import os
 import sys
 
-from npbn.errors import DataError
+from npbn.io.ending import INTERRUPTED, run_program
 from npbn.testing.convention_table import CONVENTIONS
 
 TARGET = "package.module:object, or model.onnx"
@@ -25,26 +24,14 @@ TARGET = "package.module:object, or model.onnx"
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a report is not lost to an old code page
-            stream.reconfigure(errors="backslashreplace")
     commands = {"export": _export, "replay": _replay}
-    try:
+
+    def work() -> int:
         if arguments and arguments[0] in commands:
             return commands[arguments[0]](arguments[1:])
         return _check(arguments)
-    except (DataError, ValueError, ImportError) as error:
-        print(f"npbn.testing: error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        return 2
-    except OSError as error:
-        print(f"npbn.testing: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+
+    return run_program("npbn.testing", work, (ValueError, ImportError))
 
 
 def _check(arguments: list[str]) -> int:
@@ -95,10 +82,10 @@ def _run(options: argparse.Namespace) -> int:
                 if not options.json:
                     print(row(result), flush=True)
     except KeyboardInterrupt:
-        status = 130
+        status = INTERRUPTED
     report = check.report()
     print(report.to_json() if options.json else report.summary(), flush=True)
-    if status == 130:
+    if status == INTERRUPTED:
         print(
             f"interrupted after {len(report.results)} of {report.behaviours} behaviours",
             file=sys.stderr,

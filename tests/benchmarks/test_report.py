@@ -78,11 +78,6 @@ def test_a_target_is_met_or_missed(measured, limit, verdict):
     assert verdict in targets.table([goal])
 
 
-def test_a_geometric_mean_of_nothing_is_nothing():
-    assert targets.geometric_mean([0.5, 2.0]) == pytest.approx(1)
-    assert targets.geometric_mean([]) is None
-
-
 def test_exponents_are_fitted_to_the_smaller_and_the_larger_half():
     xs = [8, 16, 32, 64, 128]
     small, large = scaling.halves(xs)

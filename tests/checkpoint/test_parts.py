@@ -1,7 +1,7 @@
 """Real checkpoints: told by content, and the state within them reached.
 
-Issue 16, number 10 and what reports show: roots that are no dict, any file name, the command that
-takes what is in a file.
+A root that is no dict gave nonsense or a bare TypeError, other file names were refused, and nothing
+said which command takes what is in a file.
 """
 
 import io

@@ -1,6 +1,6 @@
 """The format of torch.save before 1.6: what torch.load reads, by the same names and guards.
 
-Issue 16, number 17: of twenty small weight files that packages ship, fourteen are of this format.
+Of twenty small weight files that packages ship, fourteen are of this format.
 """
 
 import os

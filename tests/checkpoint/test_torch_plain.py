@@ -1,6 +1,6 @@
 """What training programs put beside tensors: read as plain data, and written again.
 
-Issue 16, number 10: bytes as torch.save writes them, sets, NumPy's numbers and arrays, namespaces.
+Bytes as torch.save writes them, sets, NumPy's numbers and arrays, and namespaces were refused.
 """
 
 import argparse

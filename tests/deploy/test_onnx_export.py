@@ -2,11 +2,11 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from helpers import assert_within, rngs
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx_runtime import run
 
 import npbn
 from npbn.errors import ConfigError
@@ -65,13 +65,6 @@ def drawn(name, rng, dtype=np.float32):
     return net
 
 
-def run(path, x):
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    return session.run(["y"], {"x": x})[0]
-
-
 @pytest.mark.parametrize("name", BUILDS)
 def test_onnxruntime_predicts_what_npbn_predicts(name, tmp_path):
     """Both sum up to 200 terms of up to 10 in float32, a layer after the other: 1000 roundings."""
@@ -126,6 +119,16 @@ def test_linear_layers_of_more_axes_are_exported_too(tmp_path):
     npbn.export_onnx(net, path, input_shape=(3, 6))
     x = rng.normal(size=(2, 3, 6)).astype(np.float32)
     assert_within(run(path, x), net.predict(x), 1e-5)
+
+
+def test_a_warning_of_the_runtime_would_be_seen(tmp_path):
+    path = tmp_path / "net.onnx"
+    npbn.export_onnx(npbn.Linear(2, 2), path)
+    model = onnx.load(path)
+    model.graph.initializer.add(name="unused", dims=[1], data_type=1, float_data=[1.0])
+    onnx.save(model, path)
+    with pytest.raises(AssertionError, match="unused"):
+        run(path, np.ones((1, 2), np.float32))
 
 
 class Foreign(npbn.Module):

@@ -2,25 +2,17 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from helpers import assert_within, rngs
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx_runtime import run
 
 import npbn
 from npbn.errors import ConfigError
 
 NAMES = ["output", "x", "y", "batch", "Identity", "x,y", "a/b", "é", "x y", "\n", "0", "add"]
 NAMES += ["weight", "Gemm", "shape", "y_", "model"]
-
-
-def run(path, x):
-    """Run a model with every warning of the runtime an error."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    return session.run(["y"], {"x": x})[0]
 
 
 def pooling(draw, sizes):

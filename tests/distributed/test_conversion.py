@@ -1,7 +1,6 @@
 """Conversion of subclasses, and the way back.
 
-Issue 16, number 1: a BatchNorm1d that clips at 0 was converted to one that does not, with one
-rank too.
+A BatchNorm1d that clips at 0 was converted to one that does not, with one rank too.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """An error whose text is hard to have or to send reaches the other ranks all the same.
 
-Issue 16, number 15: with text that is no UTF-8, or an error whose ``__str__`` raises, the others
-waited for 60 s and were not told the reason.
+With text that is no UTF-8, or an error whose ``__str__`` raises, the others waited for 60 s and did
+not get the reason.
 """
 
 import pytest

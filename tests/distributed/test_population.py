@@ -1,6 +1,6 @@
 """Statistics of a data set of which every rank has a part, against one process.
 
-Issue 16, number 2: `update_batch_norm` with a distributed loader gave each rank its own shard's
+`update_batch_norm` with a distributed loader gave each rank its own shard's
 mean: of rows 0 to 7 in two batches 1.5 and 5.5 (or so), where one process finds 3.5.
 """
 

@@ -1,7 +1,4 @@
-"""Ranks with arrays that are read-only begin alike or not at all.
-
-Issue 16, number 8.
-"""
+"""Ranks with arrays that are read-only begin alike or not at all."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,6 @@
 """The docstrings of everything public, validated by numpydoc."""
 
+import contextlib
 import inspect
 
 import pytest
@@ -11,6 +12,10 @@ import npbn.testing
 validate = pytest.importorskip("numpydoc.validate", reason="pip install '.[docs]'").validate
 
 MODULES = (npbn, npbn.functional, npbn.data, npbn.errors, npbn.init, npbn.distributed, npbn.testing)
+with contextlib.suppress(ImportError):  # without torch
+    from npbn import torch_reference
+
+    MODULES += (torch_reference,)
 # What numpydoc asks for and npbn does without.
 ALLOWED = {
     "GL01",  # a summary on the line after the quotes
@@ -19,7 +24,6 @@ ALLOWED = {
     "PR07",  # a description, where the type says all: "x : ndarray, shape (N, C)"
     "RT03",
 }
-BATCH_NORMS = (npbn.BatchNorm1d, npbn.BatchNorm2d, npbn.BatchNorm3d)
 
 
 def public():
@@ -55,18 +59,3 @@ def excused(name, code):
 def test_numpydoc_finds_nothing(name):
     errors = [error for error in validate(name)["errors"] if not excused(name, error[0])]
     assert errors == []
-
-
-def sections(cls):
-    """Return the parts of a docstring by heading."""
-    lines = inspect.getdoc(cls).split("\n")
-    starts = [i for i, line in enumerate(lines[1:]) if line and set(line) == {"-"}]
-    return {
-        lines[i]: lines[i + 2 : j] for i, j in zip(starts, [*starts[1:], len(lines)], strict=True)
-    }
-
-
-@pytest.mark.parametrize("heading", ["Parameters", "Attributes", "Raises"])
-@pytest.mark.parametrize("cls", BATCH_NORMS[1:])
-def test_the_variants_are_documented_in_full_and_in_the_same_words(cls, heading):
-    assert sections(cls)[heading] == sections(BATCH_NORMS[0])[heading]

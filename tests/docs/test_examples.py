@@ -6,6 +6,7 @@ import pytest
 from processes import ROOT
 
 import npbn
+from benchmarks.__main__ import PROGRAMS
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 BLOCKS = [
@@ -40,3 +41,9 @@ def test_every_command_names_a_file_that_is_there():
             if not (ROOT / file).exists():
                 wrong.append(f"{page.name}: {file}")
     assert wrong == []
+
+
+def test_the_measurements_name_the_programs_that_there_are():
+    text = (ROOT / "docs/measurements/index.md").read_text(encoding="utf-8")
+    named = text.partition("python -m benchmarks NAME`: ")[2].partition(". ")[0]
+    assert set(re.findall(r"`(\w+)`", named)) == set(PROGRAMS)

@@ -1,6 +1,6 @@
 """Running statistics that are read-only are refused before either is changed.
 
-Issue 16, number 8.
+A read-only variance was noticed when the mean had changed.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Arguments of the wrong kind are refused where they are passed, in one error that names them.
 
-Issue 18: BatchNorm1d(3, momentum="0.1") failed after it had counted a batch, affine="no" meant yes.
+BatchNorm1d(3, momentum="0.1") failed after it had counted a batch, affine="no" meant yes.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Parameters that change between forward and backward: refused, where torch refuses.
 
-Issue 16, number 3: ``lin(x); lin.weight.data -= 1; lin.backward(g)`` went back through the new
-weight, [[0, 1]] where that of the forward pass gave [[1, 2]].
+``lin(x); lin.weight.data -= 1; lin.backward(g)`` went back through the new weight, [[0, 1]]
+where that of the forward pass gave [[1, 2]].
 """
 
 import copy

@@ -14,7 +14,7 @@ from npbn.errors import StateDictError
     "value", [np.nan, np.inf, -np.inf, 1e30, -1e30, 2.0**63, np.uint64(2**63), np.float32(1e30)]
 )
 def test_a_counter_that_no_int64_holds_is_refused(value):
-    """Issue 16, number 7: NaN and 1e30 were loaded as −9223372036854775808."""
+    """NaN and 1e30 were loaded as −9223372036854775808."""
     net = npbn.Sequential(npbn.BatchNorm1d(2), npbn.BatchNorm1d(2))
     before, state = net.state_dict(), npbn.Sequential(npbn.BatchNorm1d(2)).state_dict()
     state = {**before, "0.running_mean": np.ones(2), "1.num_batches_tracked": np.asarray(value)}

@@ -1,7 +1,6 @@
 """Averages are over batches that had a value: in training, ghosts, renormalisation and ranks.
 
-Issue 16, number 6. torch counts empty batches, which move nothing: there [empty, {4, 6}] gives
-2.5 with momentum None.
+With momentum None [empty, {4, 6}] gave a mean of 2.5, as in torch, which counts empty batches.
 """
 
 import hypothesis.strategies as st

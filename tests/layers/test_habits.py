@@ -1,7 +1,7 @@
 """What a torch user types by habit: the same names, results and order as torch's.
 
-Issue 16: half(), requires_grad_(), apply(fn), buffers(), get_parameter, zero_grad(set_to_none=...),
-SGD(net.named_parameters()).
+There was no half(), requires_grad_(), apply(fn), buffers(), get_parameter,
+zero_grad(set_to_none=...) and SGD(net.named_parameters()).
 """
 
 import numpy as np

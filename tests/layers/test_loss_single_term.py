@@ -1,6 +1,6 @@
 """A loss of one term needs no gradient of it, as in torch.
 
-Issue 16, number 12: ``CrossEntropyLoss(reduction="none")`` on one sample without a batch axis.
+``CrossEntropyLoss(reduction="none")`` asked for one on one sample without a batch axis.
 """
 
 import hypothesis.strategies as st

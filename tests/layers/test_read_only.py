@@ -1,6 +1,6 @@
 """What raises has changed nothing: arrays that are read-only, in every place that writes to some.
 
-Issue 16, number 8: a read-only running_var was noticed when mean and counter had changed.
+A read-only running_var was noticed when mean and counter had changed.
 """
 
 import numpy as np

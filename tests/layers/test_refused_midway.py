@@ -1,6 +1,6 @@
 """A network or a step of training that refuses its input has changed nothing.
 
-Issue 18: Sequential(BatchNorm1d(4), Linear(5, 2))(x) tracked the batch before the Linear raised,
+Sequential(BatchNorm1d(4), Linear(5, 2))(x) tracked the batch before the Linear raised,
 and so did a step of training before the loss refused a target.
 """
 

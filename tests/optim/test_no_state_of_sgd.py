@@ -1,7 +1,6 @@
 """What is no state of SGD is refused, in one kind of error, and nothing has changed.
 
-Issue 16, number 7: Adam's state was taken without a word, other things ended in KeyError,
-TypeError or AttributeError.
+Adam's state was taken without a word, other things ended in KeyError, TypeError or AttributeError.
 """
 
 import copy

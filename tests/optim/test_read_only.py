@@ -1,7 +1,4 @@
-"""A step that is refused has changed no parameter.
-
-Issue 16, number 8.
-"""
+"""A step that is refused has changed no parameter: a read-only one was noticed at its turn."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,6 @@
 """Batches without a value count for nothing in update_batch_norm.
 
-Issue 16, number 6.
+Batches that were all empty set mean 0 and variance 1.
 """
 
 import numpy as np
@@ -43,7 +43,7 @@ def test_empty_batches_among_others_count_for_nothing(average_batches):
 
 @given(rng=rngs())
 def test_a_renormalisation_before_another_layer(rng):
-    """Issue 16: the second layer's statistics came out as 1.217 and 3.148, not about 0 and 1."""
+    """The second layer's statistics came out as 1.217 and 3.148, not about 0 and 1."""
     net = npbn.Sequential(
         npbn.BatchRenorm1d(1, 3.0, 5.0, eps=1e-12, dtype="f8"), npbn.BatchNorm1d(1, dtype="f8")
     )

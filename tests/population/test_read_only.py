@@ -1,7 +1,4 @@
-"""Statistics that are read-only are refused before a pass is made.
-
-Issue 16, number 8.
-"""
+"""Statistics that are read-only are refused before a pass is made."""
 
 import numpy as np
 import pytest

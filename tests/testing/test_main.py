@@ -219,6 +219,6 @@ def _has_children(process):
 @pytest.mark.process
 def test_a_reader_that_leaves_is_no_error():
     python = f"{sys.executable} -m npbn.testing npbn:BatchNorm1d --examples 1 --only 'a'"
-    done = run_process("bash", "-c", f"{python} | head -n 1")
+    done = run_process("bash", "-c", f"{python} | head -n 1; exit ${{PIPESTATUS[0]}}", code=141)
     assert done.out.startswith("BatchNorm1d")
     assert done.err == ""

@@ -1,6 +1,6 @@
 """The loss of an epoch or an evaluation is the criterion's own, whatever the batches.
 
-Issue 16, number 4: means were averaged by the batches' lengths, not by what each was divided by.
+Means were averaged by the batches' lengths, not by what each was divided by.
 """
 
 import math

@@ -1,6 +1,6 @@
 """A type checker accepts npbn and what users write, and finds their mistakes.
 
-Issue 18: net.fc1.weight, a loss that is a float, MSELoss in train_epoch, load and save.
+It refused net.fc1.weight, a loss that is a float, MSELoss in train_epoch, load and save.
 """
 
 import re
