@@ -22,4 +22,7 @@ def run_program(
     except ModuleNotFoundError as error:
         print(f"{name} needs {error.name}: {install}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # the imports take a tenth of a second
+        print(f"{name}: interrupted; {after_interrupt}", file=sys.stderr)
+        return 130
     return ending.run_program(name, work, (NpbnError, *expected), after_interrupt, install)

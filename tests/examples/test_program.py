@@ -70,6 +70,16 @@ def test_where_npbn_is_not_installed_it_says_what_to_install(capsys, monkeypatch
     assert capsys.readouterr().err == "name needs npbn.errors: pip install x\n"
 
 
+def test_interrupted_while_npbn_is_imported_it_is_one_line_too(capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "npbn.errors")
+    monkeypatch.setattr(sys, "meta_path", [argparse.Namespace(find_spec=interrupt)])
+    assert run_program("name", lambda: 0, "pip install x", "start anew") == 130
+    assert capsys.readouterr().err == "name: interrupted; start anew\n"
+
+
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("engine", ["numpy", "numba"])
