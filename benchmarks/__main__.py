@@ -6,14 +6,12 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from benchmarks import PROGRAMS
 from benchmarks.harness import allowed_cpus
 from examples.options import prepare_folder
 from examples.program import run_program
 
 INSTALL = "pip install -e '.[benchmarks]'"
-# Modules of this package, each with run(out, quick, threads).
-PROGRAMS = ("batch_norm", "train_step", "inference", "conv", "scaling", "footprint", "accuracy")
-PROGRAMS += ("wild",)
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ import pytest
 from processes import ROOT
 
 import npbn
-from benchmarks.__main__ import PROGRAMS
+from benchmarks import PROGRAMS
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 BLOCKS = [
