@@ -21,7 +21,7 @@ from io import StringIO
 from itertools import groupby
 
 from options import add_training
-from program import run_program
+from program import INTERRUPTED, UNREAD, run_program
 
 INSTALL = "pip install -e '.[examples,mpi]'"
 
@@ -51,8 +51,6 @@ def on_all_ranks(arguments: list[str] | None) -> int:
     except KeyboardInterrupt:
         if world.rank == 0:
             raise
-        from npbn.io.ending import INTERRUPTED
-
         return INTERRUPTED
 
 
@@ -81,6 +79,6 @@ def places(ranks: list[tuple[int, tuple[str, int]]]) -> str:
 
 if __name__ == "__main__":
     status = main()
-    if status > 128:  # ended as by a signal: MPI's own end would wait for exchanges broken off
+    if status in (INTERRUPTED, UNREAD):  # MPI's own end would wait for exchanges broken off
         os._exit(status)
     sys.exit(status)

@@ -13,12 +13,12 @@ from mnist_mpi_resume import Progress
 from mnist_training import build, load
 from mpi4py import MPI
 from options import folder, prepare_folder
+from program import FAILED
 from threadpoolctl import threadpool_limits
 
 import npbn
 from npbn import distributed, models
 from npbn.errors import DataError, DistributedError, NpbnError
-from npbn.io.ending import FAILED
 
 WORLD = MPI.COMM_WORLD
 
