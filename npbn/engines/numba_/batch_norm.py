@@ -85,10 +85,7 @@ def _at_once(loop: Callable[..., Any]) -> Callable[..., Any]:
 
 def _in_threads(loop: Callable[..., Any]) -> Callable[..., Any]:
     def run(count: int, arguments: tuple[Array, ...], results: tuple[Array, ...]) -> None:
-        if large(arguments[0]):
-            over_ranges(loop, count, arguments, results)
-        else:
-            loop(*arguments, 0, count, *results)
+        over_ranges(large(arguments[0]), loop, count, arguments, results)
 
     return run
 

@@ -39,10 +39,7 @@ def cross_entropy_backward(
 
 
 def _over_terms(loops, logits, count, arguments, results):
-    if large_of_slow(logits):
-        over_ranges(loops, count, arguments, results)
-    else:
-        loops(*arguments, 0, count, *results)
+    over_ranges(large_of_slow(logits), loops, count, arguments, results)
 
 
 @any_order

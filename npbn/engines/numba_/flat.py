@@ -29,8 +29,4 @@ def over_elements(
     loops: Callable[..., Any], arguments: tuple[Any, ...], results: tuple[np.ndarray, ...]
 ) -> None:
     """Call ``loops(*arguments, first, last, *results)``, in threads for large results."""
-    count = len(results[0])
-    if large(results[0]):
-        over_ranges(loops, count, arguments, results)
-    else:
-        loops(*arguments, 0, count, *results)
+    over_ranges(large(results[0]), loops, len(results[0]), arguments, results)

@@ -38,10 +38,7 @@ def max_pool_backward(
 
 def _over_images(loops, x, arguments, result):
     # Windows are passed as tuples: a call with a NamedTuple takes 10 µs, with a tuple 5.
-    if large_of_slow(x):
-        over_ranges(loops, len(x), arguments, (result,))
-    else:
-        loops(*arguments, 0, len(x), result)
+    over_ranges(large_of_slow(x), loops, len(x), arguments, (result,))
 
 
 @compiled

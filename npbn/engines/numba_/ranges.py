@@ -27,12 +27,16 @@ def large_of_slow(x: np.ndarray) -> bool:
 
 
 def over_ranges(
+    threaded: bool,
     loops: Callable[..., Any],
     count: int,
     arguments: tuple[Any, ...],
     results: tuple[np.ndarray, ...],
 ) -> None:
-    """Call ``loops(*arguments, first, last, *results)`` for a range of `count` in each thread."""
+    """Call ``loops(*arguments, first, last, *results)`` for `count`, or a range of it by thread."""
+    if not threaded:
+        loops(*arguments, 0, count, *results)
+        return
     ranges = min(get_num_threads(), count)
     cuts = [count * i // ranges for i in range(ranges + 1)]
     share(loops, [(*arguments, *cuts[i : i + 2], *results) for i in range(ranges)])
