@@ -21,7 +21,7 @@ def batch_norm(problem: bn.Problem) -> Task:
     layer.load_state_dict(bn.state_of(setup))
 
     def train() -> tuple[np.ndarray, ...]:
-        layer.zero_grad()
+        layer.weight.grad = layer.bias.grad = None
         y = layer(x)
         return y, layer.backward(g)
 

@@ -43,6 +43,7 @@ import numpy as np
 
 from npbn.engines import affine, combine, fused, moments, reduce
 from npbn.functional.batches import as_batch, as_vector, like, rounded, scale_and_shift
+from npbn.functional.checks import FLOAT16, FLOAT32, FLOAT64
 from npbn.functional.statistics import BatchStatistics
 
 Array = np.ndarray
@@ -55,24 +56,19 @@ class BatchNormCache(NamedTuple):
     ----------
     x : ndarray, shape (N, C) or (N, C, P)
         The input, by reference where it was C-contiguous and writeable; float16 as float32.
+    statistics : BatchStatistics or None
+        Those of the batch; None if the running statistics normalised.
     vectors : ndarray, shape (5, C), float64
         In this order: mean, rest and m2 (of :class:`BatchStatistics`), std = sqrt(var + eps), and
         scale = weight / std.
-    count : int or None
-        Values per channel; None if the running statistics normalised.
     dtype : numpy.dtype
         That of the gradients of weight and bias: the weight's, or float64 without one.
     """
 
     x: np.ndarray
+    statistics: BatchStatistics | None
     vectors: np.ndarray
-    count: int | None  # type: ignore[assignment]  # in place of tuple.count
     dtype: np.dtype
-
-    @property
-    def statistics(self) -> BatchStatistics | None:
-        """Those of the batch; None if the running statistics normalised."""
-        return None if self.count is None else BatchStatistics(self.count, self.vectors[:3])
 
     @property
     def x_hat(self) -> np.ndarray:
@@ -112,17 +108,18 @@ def batch_norm_forward(
     cache : BatchNormCache
         ``cache.statistics`` is what :func:`updated_running_statistics` takes.
     """
-    batch, count = as_batch(x), None
-    y, vectors = np.empty_like(batch), np.zeros((5, x.shape[1]))
-    affine = scale_and_shift(weight, bias, batch)
+    batch, statistics = as_batch(x), None
+    y, vectors = np.empty_like(batch), np.empty((5, x.shape[1]))
+    learnt = scale_and_shift(weight, bias, batch)
     if training:
-        count = _normalise_by_itself(batch, *affine, eps, vectors, y)
+        count = _normalise_by_itself(batch, *learnt, eps, vectors, y)
+        statistics = BatchStatistics(count, vectors[:3])
     elif running_mean is None or running_var is None:
         raise ValueError("batch_norm_forward: expected running statistics in evaluation, got None")
     else:
-        vectors[0] = running_mean
-        normalise(batch, as_vector(running_var), 1, *affine, eps, vectors, y)
-    return like(y, x), BatchNormCache(batch, vectors, count, gradient_dtype(weight))
+        vectors[0], vectors[1], vectors[2] = running_mean, 0, 0
+        normalise(batch, as_vector(running_var), 1, *learnt, eps, vectors, y)
+    return like(y, x), BatchNormCache(batch, statistics, vectors, gradient_dtype(weight))
 
 
 # Fused functions write their results into arguments: to return an array takes 0.8 µs. They do so by
@@ -151,7 +148,7 @@ def normalise(
 
 def gradient_dtype(weight: np.ndarray | None) -> np.dtype:
     """Return the dtype of the gradients of weight and bias: float64 without a weight."""
-    return np.dtype(np.float64) if weight is None else weight.dtype
+    return FLOAT64 if weight is None else weight.dtype
 
 
 def batch_norm_backward(
@@ -205,14 +202,14 @@ def batch_norm_backward(
     grad_weight, grad_bias : ndarray, shape (C,), dtype of `weight`
         Without a weight: float64.
     """
-    x, vectors, count, dtype = cache
+    x, statistics, vectors, dtype = cache
     grad = as_batch(grad_output)
-    sums = np.empty((2, x.shape[1]), np.float32 if dtype == np.float16 else dtype)
+    sums = np.empty((2, x.shape[1]), FLOAT32 if dtype == FLOAT16 else dtype)
     grad_input = np.empty_like(grad) if input_grad else None
     if grad_input is None:
         sum_gradients(grad, x, vectors, sums)
-    elif count:
-        _gradients(grad, x, vectors, count, sums, grad_input)
+    elif statistics is not None and statistics.count:
+        _gradients(grad, x, vectors, statistics.count, sums, grad_input)
     else:
         sum_gradients(grad, x, vectors, sums)
         _scaled(grad, vectors, grad_input)
@@ -290,11 +287,12 @@ def update_running_statistics(
 ) -> None:
     """Average a batch into the running mean and variance, in place."""
     count, moments = statistics
-    if count:
-        averages = as_vector(running_mean), as_vector(running_var)
-        _average(*averages, moments, max(count - 1, 1), float(momentum))
-        if running_mean.dtype == np.float16:
-            running_mean[...], running_var[...] = averages
+    if not count:
+        return
+    mean, var = as_vector(running_mean), as_vector(running_var)
+    _average(mean, var, moments, max(count - 1, 1), float(momentum))
+    if mean is not running_mean:
+        running_mean[...], running_var[...] = mean, var
 
 
 @fused

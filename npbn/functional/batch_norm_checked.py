@@ -110,7 +110,7 @@ def batch_norm(
             raise ValueError("batch_norm: expected running statistics that can be written to")
         check_number("batch_norm", "momentum", momentum)
         y, cache = batch_norm_forward(x, None, None, weight, bias, True, eps)
-        if (statistics := cache.statistics) is not None:
-            update_running_statistics(running_mean, running_var, statistics, momentum)
+        if cache.statistics is not None:
+            update_running_statistics(running_mean, running_var, cache.statistics, momentum)
         return y
     return batch_norm_forward(x, running_mean, running_var, weight, bias, training, eps)[0]

@@ -66,12 +66,12 @@ def batch_norm_elemt(
     cache : BatchNormCache
         What the backward function needs.
     """
-    batch, count = as_batch(x), statistics.count
+    batch = as_batch(x)
     y, vectors = np.empty_like(batch), np.zeros((5, x.shape[1]))
     vectors[:3] = statistics.moments
-    affine = scale_and_shift(weight, bias, batch)
-    normalise(batch, vectors[2], max(count, 1), *affine, eps, vectors, y)
-    return like(y, x), BatchNormCache(batch, vectors, count, gradient_dtype(weight))
+    learnt = scale_and_shift(weight, bias, batch)
+    normalise(batch, vectors[2], max(statistics.count, 1), *learnt, eps, vectors, y)
+    return like(y, x), BatchNormCache(batch, statistics, vectors, gradient_dtype(weight))
 
 
 def batch_norm_backward_reduce(

@@ -4,13 +4,15 @@ import math
 
 import numpy as np
 
+from npbn.functional.checks import FLOAT16
+
 
 def as_batch(x: np.ndarray) -> np.ndarray:
     """Return (N, C, ...) as (N, C) or (N, C, P), float32 or float64.
 
     It is C-contiguous, aligned and writeable: numba compiles a function again for other arrays.
     """
-    if x.dtype == np.float16:
+    if x.dtype == FLOAT16:
         x = x.astype(np.float32)
     if not x.flags.carray:
         x = np.array(x, order="C")
@@ -19,7 +21,7 @@ def as_batch(x: np.ndarray) -> np.ndarray:
 
 def as_vector(vector: np.ndarray) -> np.ndarray:
     """Return a (C,) vector in float32 or float64."""
-    return vector.astype(np.float32) if vector.dtype == np.float16 else vector
+    return vector.astype(np.float32) if vector.dtype == FLOAT16 else vector
 
 
 def scale_and_shift(

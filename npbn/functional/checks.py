@@ -5,8 +5,8 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from npbn.errors import BatchSizeError, DtypeError, ShapeError
 
-FLOAT32 = np.dtype(np.float32)
-FLOAT_DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
+FLOAT16, FLOAT32, FLOAT64 = map(np.dtype, (np.float16, np.float32, np.float64))
+FLOAT_DTYPES = (FLOAT16, FLOAT32, FLOAT64)
 
 
 def float_dtype(who: str, dtype: DTypeLike) -> np.dtype:
@@ -104,7 +104,7 @@ def check_batch_norm(
     if ("running_mean" in given) != ("running_var" in given):
         raise ValueError(f"{who}: running_mean and running_var go together, got only one of them")
     dtypes = {array.dtype for array in given.values()}
-    mixed_precision = x.dtype == np.float16 and dtypes == {np.dtype(np.float32)}
+    mixed_precision = x.dtype == FLOAT16 and dtypes == {FLOAT32}
     if dtypes - {x.dtype} and not mixed_precision:
         found = ", ".join(f"{name} {array.dtype}" for name, array in given.items())
         raise DtypeError(

@@ -159,8 +159,8 @@ class BatchNorm(Module):
     ) -> tuple[np.ndarray, Any]:
         """Return output and cache of a batch that has passed the checks; track its statistics."""
         y, cache = batch_norm_forward(x, None, None, weight, bias, True, self.eps)
-        if self.track_running_stats and (statistics := cache.statistics) is not None:
-            self._track(statistics)
+        if self.track_running_stats and cache.statistics is not None:
+            self._track(cache.statistics)
         return y, cache
 
     def _track(self, statistics: BatchStatistics) -> None:
@@ -180,7 +180,8 @@ class BatchNorm(Module):
         if tracked is not None:
             if changes is not None:
                 changes.append((tracked, seen - 1))
-            np.add(tracked, 1, out=tracked)  # beyond the last int64 comes the first, as in torch
+            # After the last int64 comes the first, as in torch. np.add takes 1 µs more.
+            tracked[...] = seen if seen < 2**63 else -(2**63)
 
     def _backward(self, grad_output: np.ndarray, cache: Any, input_grad: bool) -> np.ndarray | None:
         grad_input, grad_weight, grad_bias = self._gradients(grad_output, cache, input_grad)

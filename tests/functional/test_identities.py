@@ -106,7 +106,7 @@ def test_grad_input_is_orthogonal_to_1_and_but_for_eps_to_x_hat(p):
     a = cache.vectors[4]
     expected = a * grad_weight * share
     # Of var k may be lost: k / 2 of a, k of share, and below k / 2 by four roundings.
-    k = float64_unit(cache.count)
+    k = float64_unit(cache.statistics.count)
     bound = np.abs(a * share) * tol_weight + 2 * k * np.abs(expected)
     of_products = tol_input * (np.abs(x_hat) + tol_x_hat) + np.abs(grad_input) * tol_x_hat
     bound += sums(of_products + EPS * np.abs(grad_input * x_hat))
