@@ -77,7 +77,7 @@ def update_batch_norm(net: Module, loader: Iterable[Any], *, average_batches: bo
     (array([3.]), array([7.]))
     """
     check_bool("update_batch_norm", "average_batches", average_batches)
-    of_one_process("update_batch_norm", loader, *net.modules())
+    of_one_process("update_batch_norm", loader, net)
     set_statistics(net, copy.deepcopy(net), loader, average_batches, OneProcess())
 
 

@@ -135,7 +135,7 @@ def train_step(
     >>> logits.shape
     (4, 2)
     """
-    of_one_process("train_step", None, *net.modules())
+    of_one_process("train_step", None, net)
     return _step(net, x, target, criterion, optimizer)
 
 
@@ -205,7 +205,7 @@ def train_epoch(net: Module, loader: Batches, criterion: Loss, optimizer: SGD) -
     >>> loss = train_epoch(net, loader, CrossEntropyLoss(), SGD(net.parameters(), lr=0.1))
     """
     mean = MeanLoss(criterion)
-    of_one_process("train_epoch", loader, *net.modules())
+    of_one_process("train_epoch", loader, net)
     net.train()
     for x, target in loader:
         loss, logits = _step(net, x, target, criterion, optimizer)
@@ -333,7 +333,7 @@ def evaluate(
     (0.5, array([1, 1]))
     """
     check_bool("evaluate", "train_mode", train_mode)
-    of_one_process("evaluate", loader, *net.modules())
+    of_one_process("evaluate", loader, net)
     # Both keep state between their calls; the caller's are not changed.
     forward = copy.deepcopy(net).train() if train_mode else net.predict
     criterion = CrossEntropyLoss() if criterion is None else copy.copy(criterion)

@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from npbn.errors import BatchSizeError, DtypeError, ShapeError
 
 FLOAT16, FLOAT32, FLOAT64 = map(np.dtype, (np.float16, np.float32, np.float64))
-FLOAT_DTYPES = (FLOAT16, FLOAT32, FLOAT64)
+FLOAT_DTYPES = (FLOAT32, FLOAT64, FLOAT16)  # the usual one is found first
 
 
 def float_dtype(who: str, dtype: DTypeLike) -> np.dtype:
