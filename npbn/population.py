@@ -120,7 +120,6 @@ def set_statistics(
             norm.write_running_stats(mean, var, seen)
 
 
-@np.errstate(all="ignore")
 def _measure_populations(
     net: Module, norms: list[BatchNorm], loader: Iterable[Any], ranks: OneProcess
 ) -> None:

@@ -89,6 +89,7 @@ class BatchNorm(Module):
         self.check_writeable()
         self.write_running_stats(0, 1, 0)
 
+    @np.errstate(all="ignore")  # a variance beyond float32 is infinite
     def write_running_stats(self, mean: ArrayLike, var: ArrayLike, batches: ArrayLike) -> None:
         """Write running mean, running variance and the count of batches, in place."""
         for array, values in (

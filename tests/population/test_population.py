@@ -254,6 +254,13 @@ def test_nan_and_infinity_are_data():
     assert np.isnan(norm.running_var[1:]).all()
 
 
+@np.errstate(all="raise")
+def test_a_variance_beyond_float32_is_infinite():
+    norm = BatchNorm1d(1)
+    update_batch_norm(norm, [np.array([[-1e30], [1e30]], np.float32)])
+    assert (norm.running_mean, norm.running_var) == (0, np.inf)
+
+
 def test_images_are_measured_by_channel():
     x = np.random.default_rng(0).normal(3, 2, (5, 2, 3, 4)).astype(np.float32)
     net = Sequential(BatchNorm2d(2), Flatten())
