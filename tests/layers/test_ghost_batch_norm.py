@@ -247,6 +247,11 @@ def test_a_wrong_input_is_refused_and_nothing_is_changed(bad, error, fragments):
     assert_refused(layer, good, bad, error, ["GhostBatchNorm1d(3)", *fragments])
 
 
+def test_ghosts_of_one_value_are_refused_for_a_single_channel_too():
+    with pytest.raises(BatchSizeError, match="more than 1 value"):
+        npbn.GhostBatchNorm1d(1, 1)(np.ones((4, 1), "f4"))
+
+
 def test_a_remainder_makes_no_ghost_of_its_own():
     """Seven samples are ghosts of three and four, none of them of one."""
     layer, x = npbn.GhostBatchNorm1d(3, 3, momentum=None, dtype=np.float64), draw(0, (7, 3))
