@@ -23,6 +23,7 @@ pytest.register_assert_rewrite(
 # else in the tests asks how thorough they are to be.
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "dev")
 LEAST = 5  # examples of each parameter of a test, in the profile dev
+SLOW_DOCTESTS = ["npbn.testing.export", "npbn.testing.conformance.check_batch_norm"]
 for name, max_examples in {"dev": 20, "ci": 100, "nightly": 4000}.items():
     settings.register_profile(
         name,
@@ -100,7 +101,7 @@ def pytest_collection_modifyitems(items):
     """Leave what takes long to the other profiles: the suite of every day takes a minute."""
     if PROFILE == "dev":
         for item in items:
-            if item.get_closest_marker("slow"):
+            if item.get_closest_marker("slow") or item.name in SLOW_DOCTESTS:
                 item.add_marker(pytest.mark.skip(reason="slow: HYPOTHESIS_PROFILE=ci runs it"))
         share_examples(items)
 
