@@ -22,7 +22,7 @@ pytest.register_assert_rewrite(
 # HYPOTHESIS_PROFILE=nightly pytest ...: how many examples, and whether the slow tests run. Nothing
 # else in the tests asks how thorough they are to be.
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "dev")
-LEAST = 5  # examples of each parameter of a test, in the profile dev
+LEAST = 3  # examples of each parameter of a test, in the profile dev
 SLOW_DOCTESTS = ["npbn.testing.export", "npbn.testing.conformance.check_batch_norm"]
 for name, max_examples in {"dev": 20, "ci": 100, "nightly": 4000}.items():
     settings.register_profile(
