@@ -70,7 +70,9 @@ def test_a_file_beside_the_caller(tmp_path, monkeypatch):
         "from npbn.testing.mutants.forward import UnbiasedNormalisation as Mine\n"
     )
     monkeypatch.chdir(tmp_path)
-    report = check_batch_norm(load_target("beside_for_this_test:Mine"), examples=2, only="output")
+    report = check_batch_norm(
+        load_target("beside_for_this_test:Mine"), examples=2, only="output in training"
+    )
     assert not report.correct
 
 
@@ -114,7 +116,9 @@ def model_file(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("runtime", ["", "onnxruntime:", "onnx:"])
+@pytest.mark.parametrize(
+    "runtime", ["", pytest.param("onnxruntime:", marks=pytest.mark.slow), "onnx:"]
+)
 def test_a_model_of_ones_own(model_file, runtime):
     if runtime != "onnx:":
         pytest.importorskip("onnxruntime")
