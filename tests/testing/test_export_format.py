@@ -16,7 +16,7 @@ import npbn
 from npbn.errors import DataError
 from npbn.testing import export, export_format
 from npbn.testing.export import export_cases, replay_cases
-from npbn.testing.protocol import npbn_implementation
+from npbn.testing.npbn_modules import npbn_implementation
 
 
 @pytest.fixture

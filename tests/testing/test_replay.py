@@ -11,11 +11,11 @@ from plain_batch_norm import Biased, Plain, broken
 import npbn
 from npbn.testing.adapters.torch_nn import implementation as torch_implementation
 from npbn.testing.export import replay_cases
+from npbn.testing.npbn_modules import npbn_implementation
 from npbn.testing.protocol import (
     CAPABILITIES,
     class_implementation,
     function_implementation,
-    npbn_implementation,
 )
 
 
