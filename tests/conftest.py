@@ -1,13 +1,17 @@
 """Hypothesis profiles, what is left out by them, and one thread for each numerical library."""
 
+import collections
 import contextlib
+import gc
 import importlib.util
+import math
 import os
 import re
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
+from hypothesis.errors import InvalidArgument
 
 import npbn
 
@@ -18,6 +22,8 @@ pytest.register_assert_rewrite(
 # HYPOTHESIS_PROFILE=nightly pytest ...: how many examples, and whether the slow tests run. Nothing
 # else in the tests asks how thorough they are to be.
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "dev")
+LEAST = 3  # examples of each parameter of a test, in the profile dev
+SLOW_DOCTESTS = ["npbn.testing.export", "npbn.testing.conformance.check_batch_norm"]
 for name, max_examples in {"dev": 20, "ci": 100, "nightly": 4000}.items():
     settings.register_profile(
         name,
@@ -81,12 +87,36 @@ def imported(path):
     return names.union(*(imported(module) for module in shared if module.exists()))
 
 
+def pytest_collection():
+    """Collect without looking for garbage: what is imported stays."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_collection_modifyitems(items):
     """Leave what takes long to the other profiles: the suite of every day takes a minute."""
     if PROFILE == "dev":
         for item in items:
-            if item.get_closest_marker("slow"):
+            if item.get_closest_marker("slow") or item.name in SLOW_DOCTESTS:
                 item.add_marker(pytest.mark.skip(reason="slow: HYPOTHESIS_PROFILE=ci runs it"))
+        share_examples(items)
+
+
+def share_examples(items):
+    """Give a property its examples once, not for each of its parameters, and some for each.
+
+    To draw the parameters would leave some of them out; that of a failure is in the test's name.
+    """
+    functions = collections.Counter(getattr(item, "function", None) for item in items)
+    for function, count in functions.items():
+        if count > 1 and is_hypothesis_test(function):
+            each = math.ceil(settings.default.max_examples / count)
+            with contextlib.suppress(InvalidArgument):  # of a test that has settings of its own
+                settings(max_examples=max(LEAST, each))(function)
 
 
 def pytest_runtest_logreport(report):

@@ -4,6 +4,7 @@ Imports are found in the syntax tree, wherever they stand: those inside of funct
 """
 
 import ast
+import functools
 import importlib
 import sys
 from collections import defaultdict
@@ -72,6 +73,7 @@ EXTRAS = {
 }
 
 
+@functools.cache
 def imported(file):
     """Return the dotted names that a file imports, wherever in it, as `package.module.name`."""
     names = set()

@@ -111,6 +111,7 @@ def test_max_abs_diff_of_copies_is_zero_and_sees_each_single_element():
 # -- torchvision ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # to import torchvision
 @pytest.mark.parametrize("train", [True, False])
 def test_torchvisions_reader_and_ours_give_the_same_images_and_labels(tmp_path, train):
     raw = tmp_path / "MNIST" / "raw"
@@ -129,6 +130,7 @@ def test_torchvisions_reader_and_ours_give_the_same_images_and_labels(tmp_path, 
     assert_same_bits(MNIST(EMBEDDED, train, flatten=False).images, mine.images)
 
 
+@pytest.mark.slow
 def test_torchvision_finds_nothing_without_a_download(tmp_path):
     with pytest.raises(RuntimeError, match="not found"):
         torch_reference.torchvision_mnist(tmp_path)

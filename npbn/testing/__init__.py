@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from npbn.testing import conventions, oracle, tolerances
 from npbn.testing.case import Case, Setup, Step
 from npbn.testing.gradients import GradientError, check_gradients, numerical_gradient
+from npbn.testing.npbn_modules import npbn_implementation
 from npbn.testing.protocol import (
     CAPABILITIES,
     BatchNorm,
@@ -18,7 +19,6 @@ from npbn.testing.protocol import (
     Implementation,
     class_implementation,
     function_implementation,
-    npbn_implementation,
 )
 from npbn.testing.report import BehaviourResult, ConformanceReport
 from npbn.testing.worker_process import Command

@@ -2,7 +2,7 @@
 
 >>> import tempfile
 >>> import npbn
->>> from npbn.testing.protocol import npbn_implementation
+>>> from npbn.testing import npbn_implementation
 >>> with tempfile.TemporaryDirectory() as folder:
 ...     number = export_cases(folder)
 ...     results = replay_cases(folder, npbn_implementation(npbn.BatchNorm1d))

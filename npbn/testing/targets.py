@@ -17,11 +17,11 @@ from typing import Any
 
 import npbn
 from npbn.testing.adapters import adapter_of
+from npbn.testing.npbn_modules import npbn_implementation
 from npbn.testing.protocol import (
     Implementation,
     class_implementation,
     function_implementation,
-    npbn_implementation,
 )
 from npbn.testing.words import in_words
 

@@ -162,7 +162,7 @@ def test_right_convolutions_are_proved_right_and_wrong_ones_refused(contender, m
                 conv.prove(problem, spoiled(task, name, change))
 
 
-@pytest.mark.parametrize("contender", [npbn_, torch_eager])
+@pytest.mark.parametrize("contender", [npbn_, pytest.param(torch_eager, marks=pytest.mark.slow)])
 def test_a_right_step_of_the_cnn_is_proved_right_and_a_wrong_one_refused(contender):
     problem = cnn.problem({"batch": 4})
     cnn.prove(problem, contender.cnn_step(problem))

@@ -6,6 +6,7 @@ Bytes as torch.save writes them, sets, NumPy's numbers and arrays, and namespace
 import argparse
 import collections
 import types
+from itertools import product
 
 import numpy as np
 import pytest
@@ -27,8 +28,6 @@ def through(path, value, **options):
     return load_torch(path)["value"]
 
 
-@pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -52,11 +51,12 @@ def through(path, value, **options):
         (np.bool_(True), np.bool_(True)),
     ],
 )  # fmt: skip
-def test_values(path, protocol, legacy, value, expected):
-    options = {"pickle_protocol": protocol, "_use_new_zipfile_serialization": not legacy}
-    found = through(path, value, **options)
-    assert found == expected
-    assert type(found) is type(expected) or isinstance(value, torch.dtype)
+def test_values(path, value, expected):
+    for protocol, legacy in product(PROTOCOLS, (False, True)):
+        options = {"pickle_protocol": protocol, "_use_new_zipfile_serialization": not legacy}
+        found = through(path, value, **options)
+        assert found == expected, options
+        assert type(found) is type(expected) or isinstance(value, torch.dtype), options
 
 
 @pytest.mark.parametrize("protocol", [2, 3])  # above, pickle has an operation of its own for it

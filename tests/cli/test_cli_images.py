@@ -51,15 +51,24 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("suffix", [".npy", "-idx3-ubyte", ".gz"])
-@pytest.mark.parametrize("name", WRONG)
+NO_IDX = ["empty", "cut in the magic", "longer", "a network", "cut gzip"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "name"),
+    [
+        *((".npy", name) for name in WRONG),
+        *(("-idx3-ubyte", name) for name in NO_IDX),
+        *((".gz", name) for name in NO_IDX),
+    ],
+)
 def test_images_that_are_none(name, suffix, folder, capsys):
     path = folder / f"x{suffix}"
     path.write_bytes(WRONG[name])
     refused(capsys, "predict", folder / "net.npz", path)
 
 
-@pytest.mark.parametrize("length", range(0, len(IMAGES), 7))
+@pytest.mark.parametrize("length", range(0, len(IMAGES), 17))
 def test_images_cut_anywhere(length, folder, capsys):
     (folder / "x.npy").write_bytes(IMAGES[:length])
     assert "x.npy" in refused(capsys, "predict", folder / "net.npz", folder / "x.npy")

@@ -99,9 +99,14 @@ def test_a_wrong_description_is_refused_by_the_path_of_the_layer(config, fragmen
         assert whole == before
 
 
-@pytest.mark.parametrize(
-    "config", [case[0] for case in WRONG if case[1] is not None], ids=lambda v: f"{v!s:.60}"
-)
-def test_a_wrong_description_is_refused_beside_a_state_too(config):
-    with pytest.raises((ConfigError, StateDictError)):
+def refused_beside_a_state(config):
+    try:
         from_config(config, state={"weight": np.ones((3, 2)), "bias": np.ones(3)})
+    except (ConfigError, StateDictError):
+        return True
+    return False
+
+
+def test_a_wrong_description_is_refused_beside_a_state_too():
+    wrong = [config for config, fragment in WRONG if fragment is not None]
+    assert [config for config in wrong if not refused_beside_a_state(config)] == []

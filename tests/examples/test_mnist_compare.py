@@ -45,6 +45,13 @@ def main(capsys):
     return run_main
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Draw none: they take most of the time of a short run."""
+    for name in ("_plot_losses", "_plot_differences"):
+        monkeypatch.setattr(mnist_report, name, lambda *_: None)
+
+
 def write_data(folder, height, width):
     """Write 24 training and 10 test images, drawn ones, in MNIST's format."""
     rng = np.random.default_rng(0)
@@ -200,7 +207,7 @@ def test_a_difference_beyond_the_limit_fails_in_float64(
     assert "NOT below" in result.stdout
 
 
-def test_a_batch_of_one_image_is_enough_for_the_cnn(main, small, tmp_path):
+def test_a_batch_of_one_image_is_enough_for_the_cnn(main, no_pictures, small, tmp_path):
     """BatchNorm has its pixels to normalise; the MLP, which has one value, refuses it below."""
     one = ["--batch-size", "1", "--no-torch", "--out", tmp_path]
     assert main("--network", "cnn", *small, *one).returncode == 0
@@ -242,8 +249,8 @@ def test_the_first_line_does_not_wait_for_what_takes_long():
     assert result.stderr.startswith("mnist_compare needs numpy: ")
 
 
-def test_a_run_that_diverges_gives_valid_json(main, tmp_path):
-    result = main(*QUICK, "--no-torch", "--lr", "1e30", "--out", tmp_path)
+def test_a_run_that_diverges_gives_valid_json(main, no_pictures, small, tmp_path):
+    result = main(*small, "--no-torch", "--lr", "1e30", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     text = (tmp_path / "results.json").read_text()
     assert "NaN" not in text
@@ -274,7 +281,7 @@ def test_bad_arguments_give_one_line(main, monkeypatch, tmp_path, arguments, wor
 
 
 @pytest.mark.parametrize("size", [(3, 8), (8, 3)])
-def test_images_too_small_to_halve_twice_give_one_line(main, tmp_path, size):
+def test_images_too_small_to_halve_twice_give_one_line(main, no_pictures, tmp_path, size):
     data = write_data(tmp_path / "data", *size)
     arguments = ["--no-torch", "--data", data, "--batch-size", "8", "--out", tmp_path / "out"]
     words = ["--network cnn", str(data), f"{size[0]} x {size[1]}"]

@@ -193,12 +193,15 @@ def test_half_precision_is_summed_in_single(name):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("shape", [(2, 0, 4, 4), (2, 3, 0, 4), (2, 3, 4, 0), (0, 3, 0, 4)])
-@pytest.mark.parametrize("unbatched", [False, True])
-@pytest.mark.parametrize("size", [1, 2])
-def test_empty_axes_are_refused_where_torch_refuses_them(name, shape, unbatched, size):
+def test_empty_axes_are_refused_where_torch_refuses_them(name):
     """The mean of no elements is NaN, where torch takes it: one adaptive window."""
-    x = np.ones(shape[1:] if unbatched else shape)
+    for shape in ((2, 0, 4, 4), (2, 3, 0, 4), (2, 3, 4, 0), (0, 3, 0, 4)):
+        for size in (1, 2):
+            assert_empty_axes(name, np.ones(shape), size)
+            assert_empty_axes(name, np.ones(shape[1:]), size)
+
+
+def assert_empty_axes(name, x, size):
     theirs = getattr(torch.nn.functional, name)
     try:
         expected = array(theirs(tensor(x), size))

@@ -6,8 +6,7 @@ A read-only running_var was noticed when mean and counter had changed.
 import numpy as np
 import pytest
 from distributed.standin import run
-from helpers import make_read_only, rngs, values_of
-from hypothesis import given
+from helpers import make_read_only, values_of
 
 import npbn
 from npbn.distributed import SyncBatchNorm
@@ -26,9 +25,8 @@ LAYERS = {
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("name", STATISTICS)
 @pytest.mark.parametrize("momentum", [0.5, None])
-@given(rng=rngs())
-def test_training(layer, name, momentum, rng):
-    x = rng.normal(size=(6, 2)).astype("f4")
+def test_training(layer, name, momentum):
+    x = np.random.default_rng(0).normal(size=(6, 2)).astype("f4")
 
     def program(comm):
         bn = make_read_only(LAYERS[layer](comm, momentum=momentum), name)
