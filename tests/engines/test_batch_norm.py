@@ -23,7 +23,6 @@ from npbn.testing.tolerances import float64_unit
 
 pytest.importorskip("numba")
 from npbn.engines import numpy_
-from npbn.engines.numba_ import ranges
 
 ENGINES = "numpy", "numba"
 COMBINATIONS = [
@@ -157,8 +156,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(
 ):
     """Small and large are what decides whether there are threads at all."""
     if size == "large":
-        monkeypatch.setattr(ranges, "LARGE", 1)
-        monkeypatch.setattr(numpy_.batch_norm, "THREADED_BYTES", 0)
+        monkeypatch.setattr("npbn.engines.threads.LARGE", 0)
         monkeypatch.setattr(numpy_.batch_norm, "BLOCK", 1000)
     x, grad = np.random.default_rng(0).normal(1, 2, (2, *shape)).astype(dtype)
     threads(1)
@@ -171,8 +169,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_several_python_threads_at_once_get_the_bits_of_one(engine, threads, monkeypatch, dtype):
-    monkeypatch.setattr(ranges, "LARGE", 1)
-    monkeypatch.setattr(numpy_.batch_norm, "THREADED_BYTES", 0)
+    monkeypatch.setattr("npbn.engines.threads.LARGE", 0)
     threads(2)
     rng = np.random.default_rng(0)
     batches = [rng.normal(i, 2, (2, 200 + i, 30)).astype(dtype) for i in range(6)]

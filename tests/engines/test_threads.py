@@ -14,10 +14,9 @@ from npbn.engines.threads import Workers, share
 AFTER_A_FORK = """
 import os, sys, threading
 import numpy as np, npbn
-from npbn.engines import numpy_
 npbn.set_engine(sys.argv[1])
 npbn.set_num_threads(2)
-numpy_.batch_norm.THREADED_BYTES = 0
+npbn.engines.threads.LARGE = 0
 bn, x = npbn.BatchNorm1d(1024), np.ones((2048, 1024), np.float32)
 expected = bn.predict(x)  # starts the pool
 assert threading.active_count() == 2
@@ -91,7 +90,7 @@ def test_results_are_not_kept_alive_by_the_workers(threads):
 
 
 def test_no_floating_point_warning_in_any_thread(threads, engine, monkeypatch):
-    monkeypatch.setattr(numpy_.batch_norm, "THREADED_BYTES", 0)
+    monkeypatch.setattr("npbn.engines.threads.LARGE", 0)
     monkeypatch.setattr(numpy_.batch_norm, "BLOCK", 100)
     threads(3)
     x = np.full((300, 8), 3e38, np.float32)

@@ -18,8 +18,9 @@ from numba.extending import overload, register_jitable
 from npbn.engines import passes
 from npbn.engines.numba_ import matrix, positions
 from npbn.engines.numba_.compiling import compiled
-from npbn.engines.numba_.ranges import large, over_ranges
+from npbn.engines.numba_.ranges import over_ranges
 from npbn.engines.numba_.totals import add_in_pairs, finish, make_finite
+from npbn.engines.threads import large
 
 Array = np.ndarray
 

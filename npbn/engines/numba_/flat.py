@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from npbn.engines.numba_.ranges import large, over_ranges
+from npbn.engines.numba_.ranges import over_ranges
+from npbn.engines.threads import large
 
 
 def flat(*arrays: np.ndarray) -> list[np.ndarray] | None:

@@ -8,7 +8,7 @@ from numba.extending import overload
 
 from npbn.engines import numpy_
 from npbn.engines.numba_.compiling import compiled
-from npbn.engines.numba_.ranges import large
+from npbn.engines.threads import large
 
 
 def run(function: Callable[..., Any], *arguments: Any) -> Any:

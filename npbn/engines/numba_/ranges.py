@@ -7,18 +7,9 @@ import numpy as np
 
 from npbn.engines.threads import get_num_threads, share
 
-# Arrays of this size, in bytes, or larger are worked on by several threads. To wake one takes up to
-# 150 µs (Zen 3, two virtual CPUs); BatchNorm's forward pass of 1 MB takes 130. Forward + backward
-# in two threads relative to one: (1024, 256) 0.4, (512, 1024) 0.6, (1024, 1024) 1.1 to 1.4,
-# (4096, 1024) 1.6.
-LARGE = 4 * 1024 * 1024
-# The same where a number takes longer: windows, exponentials. Max pooling of 3.2 MB: 1.4.
+# As npbn.engines.threads.LARGE, where a number takes longer: windows, exponentials. Max pooling of
+# 3.2 MB in two threads relative to one: 1.4.
 LARGE_OF_SLOW = 512 * 1024
-
-
-def large(x: np.ndarray) -> bool:
-    """Return whether several threads work on `x`."""
-    return x.nbytes >= LARGE and get_num_threads() > 1
 
 
 def large_of_slow(x: np.ndarray) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from npbn.engines.threads import share
+from npbn.engines.threads import large, share
 
 Array = np.ndarray
 
@@ -25,8 +25,6 @@ BLOCK = 32768
 # The most samples in a block. They are summed one after the other, the blocks in pairs: the error
 # of a sum of n numbers is at most (SAMPLES + log₂ n + 8) · 2⁻⁵³ · Σ|terms|, below 550 · 2⁻⁵³.
 SAMPLES = 512
-# Arrays of this size, in bytes, or larger are worked on by several threads.
-THREADED_BYTES = 8 * 1024 * 1024
 
 
 def moments(x: Array, out: Array) -> int:
@@ -131,7 +129,7 @@ def _each(work: Callable[..., Any], arrays: tuple[Array, ...], *vectors: Array) 
         (*(array[start : start + step] for array in arrays), *vectors)
         for start in range(0, samples, step)
     ]
-    return share(work, blocks, threaded=arrays[0].nbytes >= THREADED_BYTES)
+    return share(work, blocks, threaded=large(arrays[0]))
 
 
 def _total(work: Callable[..., Array], arrays: tuple[Array, ...], *vectors: Array) -> Array:
