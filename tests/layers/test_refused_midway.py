@@ -103,19 +103,22 @@ def test_an_interrupted_forward_pass_is_undone_too(error):
 
 def test_threads_record_for_themselves():
     """A forward pass that fails in one thread undoes nothing of another's."""
-    good = npbn.Sequential(npbn.BatchNorm1d(2), npbn.Linear(2, 2))
-    bad = [npbn.Sequential(npbn.BatchNorm1d(2), npbn.Linear(3, 2)) for _ in range(50)]
+    good, bad = (
+        [npbn.Sequential(npbn.BatchNorm1d(2), npbn.Linear(features, 2)) for _ in range(50)]
+        for features in (2, 3)
+    )
     x = np.eye(2, dtype="f4")
 
     def fails(net):
         with pytest.raises(ShapeError):
             net(x)
 
-    with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(*job) for net in bad for job in ((good, x), (fails, net))]
+    with ThreadPoolExecutor(2) as pool:  # each network in one thread: training is not for several
+        pairs = zip(good, bad, strict=True)
+        jobs = [pool.submit(*job) for net, other in pairs for job in ((net, x), (fails, other))]
         for job in jobs:
             job.result()
-    assert good[0].num_batches_tracked == 50
+    assert [net[0].num_batches_tracked for net in good] == [1] * 50
     assert [net[0].num_batches_tracked for net in bad] == [0] * 50
 
 
