@@ -95,6 +95,8 @@ class Module(Stateful):
     def forward(self, x: ArrayLike) -> np.ndarray:
         """Return the output in the present mode, and keep what `backward` needs.
 
+        For one thread at a time; :meth:`predict` may be called from several.
+
         Parameters
         ----------
         x : array_like
