@@ -23,6 +23,7 @@ pytest.register_assert_rewrite(
 # else in the tests asks how thorough they are to be.
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "dev")
 LEAST = 3  # examples of each parameter of a test, in the profile dev
+# They replay and check in processes; a doctest takes no marker.
 SLOW_DOCTESTS = ["npbn.testing.export", "npbn.testing.conformance.check_batch_norm"]
 for name, max_examples in {"dev": 20, "ci": 100, "nightly": 4000}.items():
     settings.register_profile(
