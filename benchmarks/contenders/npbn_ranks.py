@@ -35,7 +35,7 @@ class Ranks:
 
     def about(self) -> str:
         """Return the engine, NPBN_ENGINE's or NumPy's, and the MPI library."""
-        library = MPI.Get_library_version().splitlines()[0].replace("\t", " ").rstrip("\0")
+        library = " ".join(MPI.Get_library_version().splitlines()[0].rstrip("\0").split())
         return f"npbn's engine {npbn.get_engine()}, {library}"
 
     def barrier(self) -> None:
