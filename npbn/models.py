@@ -30,7 +30,7 @@ class MLP(Sequential):
 
     With BatchNorm its layers are fc1, batch_norm1, relu, fc2, batch_norm2 and fc3; fc1 and fc2
     have no bias, which BatchNorm would cancel. Without BatchNorm they are fc1, relu, fc2 and fc3,
-    all with bias. There is no activation before fc3, as in the published network.
+    all with bias. There is no activation before fc3.
 
     Parameters
     ----------

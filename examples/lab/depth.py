@@ -226,7 +226,9 @@ def size_words(records: list[Record], init: str, when: str) -> str:
 
 
 def fold(ratio: float) -> str:
-    """Return a ratio in words."""
+    """Return a ratio in words; that of activations which have overflowed is infinite."""
+    if not np.isfinite(ratio):
+        return "diverged"
     if ratio < 100:
         return f"{ratio:.2g}-fold"
     return f"{float(f'{ratio:.2g}'):,.0f}-fold" if ratio < 1e6 else f"10^{np.log10(ratio):.0f}-fold"

@@ -144,7 +144,7 @@ def points(record: Trial) -> np.ndarray:
 
 def pictures(records: list[Record]) -> list[Picture]:
     """Draw the accuracies, the differences from BatchNorm before the ReLU, and the curves."""
-    middle = {v: f"{v} {np.median(finals(records, v)):.1%}" for v in VARIANTS}
+    middle = {v: f"{v} {1 - np.median(finals(records, v)):.1%}" for v in VARIANTS}
     ahead = {
         v: f"{v} {(difference(records, v) > 0).sum()}"
         for v in VARIANTS
@@ -157,7 +157,7 @@ def pictures(records: list[Record]) -> list[Picture]:
     return [
         Picture(
             "accuracy",
-            "Test accuracy of every variant, a panel for each learning rate; the median over all "
+            "Test error of every variant, a panel for each learning rate; the median over all "
             f"of them is {', '.join(middle.values())}.",
             dots(records),
         ),
@@ -170,9 +170,10 @@ def pictures(records: list[Record]) -> list[Picture]:
         ),
         Picture(
             "curves",
-            "Test accuracy over training, a panel for each learning rate. After the first "
-            f"{points(records[0])[1]} steps the median is {early['before']:.0%} with BatchNorm "
-            f"before the ReLU, {early['after']:.0%} after it, {early['none']:.0%} without.",
+            "Test error over training, a panel for each learning rate. After the first "
+            f"{points(records[0])[1]} steps the median accuracy is {early['before']:.0%} with "
+            f"BatchNorm before the ReLU, {early['after']:.0%} after it, and "
+            f"{early['none']:.0%} without.",
             curves(records),
         ),
     ]

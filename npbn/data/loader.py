@@ -82,9 +82,9 @@ class DataLoader:
     shuffle : bool
         Whether each pass has a new random order.
     drop_last : bool
-        Whether a smaller last batch is left out. It changes BatchNorm's running statistics as much
-        as a full batch does, and with one sample of shape (C,) BatchNorm cannot train
-        (`BatchSizeError`).
+        Whether a smaller last batch is left out. Such a batch changes BatchNorm's running
+        statistics as much as a full one does, and with one sample of shape (C,) BatchNorm cannot
+        train (`BatchSizeError`).
     rng : numpy.random.Generator, optional
         Used by `shuffle`, once in each pass; by default a new ``np.random.default_rng()``.
         Generators with the same seed give the same batches.

@@ -33,7 +33,7 @@ def batch_norm(
         y    = weight · x̂ + bias
 
     In training, `running_mean` and `running_var` are updated **in place** if they are given (no
-    other function of npbn writes into its arguments)::
+    other function of npbn.functional writes into its arguments)::
 
         running_mean = (1 − momentum) · running_mean + momentum · mean
         running_var  = (1 − momentum) · running_var  + momentum · var · n / (n − 1)     unbiased
