@@ -79,7 +79,8 @@ def set_num_threads(num_threads: int) -> None:
     >>> set_num_threads(before)
     """
     global _num_threads
-    if not isinstance(num_threads, int | np.integer) or num_threads < 1:
+    integer = isinstance(num_threads, int | np.integer) and not isinstance(num_threads, bool)
+    if not integer or num_threads < 1:
         raise ValueError(f"set_num_threads: expected a positive integer, got {num_threads!r}")
     _num_threads = int(num_threads)
 
@@ -122,20 +123,23 @@ class Workers:
     def run(self, jobs: list[Callable[[], T]]) -> list[T]:
         """Return the results of the jobs, the first done by this thread; raise what a job raised.
 
-        While the workers are busy for another thread, this one does all jobs itself.
+        While the workers are busy for another thread, this one does all jobs itself. After Ctrl-C
+        they may still be at work: they are not used again.
         """
         if not self._busy.acquire(blocking=False):
             return [job() for job in jobs]
         try:
             while len(self._workers) < len(jobs) - 1:
                 self._workers.append(_Worker())
-            helpers = self._workers[: len(jobs) - 1]
+            workers, self._workers = self._workers, []
+            helpers = workers[: len(jobs) - 1]
             for helper, job in zip(helpers, jobs[1:], strict=True):
                 helper.start(job)
             try:
                 results = [jobs[0]()]
             finally:
                 outcomes = [helper.outcome() for helper in helpers]
+                self._workers = workers
         finally:
             self._busy.release()
         for result, error in outcomes:

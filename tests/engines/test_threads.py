@@ -9,7 +9,7 @@ from processes import run_python
 
 import npbn
 from npbn.engines import numpy_
-from npbn.engines.threads import Workers, share
+from npbn.engines.threads import Workers, _Worker, share
 
 AFTER_A_FORK = """
 import os, sys, threading
@@ -73,6 +73,28 @@ def test_an_error_in_any_thread_comes_through_and_the_next_work_is_done(threads,
     assert share(lambda i: i, [(i,) for i in range(4)]) == list(range(4))
 
 
+@pytest.mark.parametrize("method", ["start", "outcome"])
+def test_after_an_interrupt_no_result_is_another_calls(monkeypatch, method):
+    """Ctrl-C comes while this thread gives work to the others, or waits for them."""
+    workers, go_on, calls = Workers(), threading.Event(), []
+    assert workers.run([lambda: 1, lambda: 2, lambda: 3]) == [1, 2, 3]
+    original = getattr(_Worker, method)
+
+    def interrupted_the_second_time(worker, *arguments):
+        calls.append(worker)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(worker, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Worker, method, interrupted_the_second_time)
+        with pytest.raises(KeyboardInterrupt):
+            workers.run([lambda: "old", lambda: "old", lambda: go_on.wait(60)])
+    new = [lambda i=i: (go_on.set(), i)[1] for i in range(3)]
+    for _ in range(3):
+        assert workers.run(new) == [0, 1, 2]
+
+
 def test_while_the_workers_are_taken_another_thread_does_its_jobs_itself():
     workers = Workers()
 
@@ -102,7 +124,7 @@ def test_no_floating_point_warning_in_any_thread(threads, engine, monkeypatch):
     assert np.isposinf(y).all()
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 1.5, "2", None])
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "2", None, True])
 def test_a_wrong_number_is_refused_and_changes_nothing(wrong):
     before = npbn.get_num_threads()
     with pytest.raises(ValueError, match="set_num_threads: expected a positive integer, got"):
