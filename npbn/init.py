@@ -163,6 +163,7 @@ def kaiming_uniform_(
     return uniform_(parameter, -bound, bound, rng=rng)
 
 
+@np.errstate(all="ignore")  # beyond float16 it is infinite, as in torch
 def _filled(parameter: Fillable, values: np.ndarray) -> Fillable:
     np.asarray(parameter)[...] = values
     if not isinstance(parameter, np.ndarray):

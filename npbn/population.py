@@ -29,7 +29,8 @@ def update_batch_norm(net: Module, loader: Iterable[Any], *, average_batches: bo
 
     A frozen BatchNorm (:meth:`npbn.Module.freeze`) and one that no data reach keep their
     statistics; one without running statistics (``track_running_stats=False``) gets none, as in
-    torch. `num_batches_tracked` becomes the number of batches that are not empty.
+    torch. `num_batches_tracked` becomes the number of batches that are not empty; with
+    `average_batches` a BatchNorm counts each of its calls, and each ghost.
 
     Parameters
     ----------

@@ -211,3 +211,10 @@ def test_no_inputs_at_all_are_no_error():
     np.testing.assert_array_equal(
         layer.predict(np.zeros((3, 0), np.float32)), layer.bias.data + np.zeros((3, 2))
     )
+
+
+def test_numbers_beyond_float16_are_infinite_without_a_warning():
+    parameter = npbn.Parameter(np.zeros(100, np.float16))
+    with np.errstate(all="raise"):
+        npbn.init.normal_(parameter, std=1e9, rng=np.random.default_rng(0))
+    assert np.isinf(parameter.data).any()

@@ -74,7 +74,8 @@ class BatchNormCache(NamedTuple):
     def x_hat(self) -> np.ndarray:
         """The normalised input, in float64 and x's shape; computed at each access."""
         mean, rest, _, std, _ = self.vectors if self.x.ndim == 2 else self.vectors[:, :, None]
-        return np.asarray(((self.x - mean) - rest) / std)
+        with np.errstate(all="ignore"):
+            return np.asarray(((self.x - mean) - rest) / std)
 
 
 def batch_norm_forward(
@@ -108,7 +109,7 @@ def batch_norm_forward(
     cache : BatchNormCache
         ``cache.statistics`` is what :func:`updated_running_statistics` takes.
     """
-    batch, statistics = as_batch(x), None
+    batch, statistics, eps = as_batch(x), None, float(eps)
     y, vectors = np.empty_like(batch), np.empty((5, x.shape[1]))
     learnt = scale_and_shift(weight, bias, batch)
     if training:
@@ -292,7 +293,8 @@ def update_running_statistics(
     mean, var = as_vector(running_mean), as_vector(running_var)
     _average(mean, var, moments, max(count - 1, 1), float(momentum))
     if mean is not running_mean:
-        running_mean[...], running_var[...] = mean, var
+        running_mean[...] = rounded(mean, running_mean.dtype)
+        running_var[...] = rounded(var, running_var.dtype)
 
 
 @fused

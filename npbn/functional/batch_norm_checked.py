@@ -97,6 +97,11 @@ def batch_norm(
     x = np.asarray(x)
     if x.ndim < 2:
         raise ShapeError(f"batch_norm: expected input of shape (N, C, ...), got {x.shape}")
+    for name, array in (("running_mean", running_mean), ("running_var", running_var)):
+        if array is not None and not isinstance(array, np.ndarray):  # a copy would be updated
+            raise TypeError(f"batch_norm: expected {name} as an ndarray, got {array!r}")
+    weight = None if weight is None else np.asarray(weight)
+    bias = None if bias is None else np.asarray(bias)
     vectors = {
         "running_mean": running_mean,
         "running_var": running_var,

@@ -70,7 +70,7 @@ def batch_norm_elemt(
     y, vectors = np.empty_like(batch), np.zeros((5, x.shape[1]))
     vectors[:3] = statistics.moments
     learnt = scale_and_shift(weight, bias, batch)
-    normalise(batch, vectors[2], max(statistics.count, 1), *learnt, eps, vectors, y)
+    normalise(batch, vectors[2], max(statistics.count, 1), *learnt, float(eps), vectors, y)
     return like(y, x), BatchNormCache(batch, statistics, vectors, gradient_dtype(weight))
 
 

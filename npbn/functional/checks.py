@@ -1,5 +1,7 @@
 """Checks that kernels and layers share; ``who`` names the function or layer in the message."""
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
@@ -112,7 +114,7 @@ def check_batch_norm(
             "or the network with net.float() or net.double() "
             "(float16 input with float32 parameters is the one mixture allowed)"
         )
-    if training and x.size == num_features > 0 and least > 1:
+    if training and least > 1 == len(x) * math.prod(x.shape[2:]):
         raise BatchSizeError(
             f"{who}: Expected more than 1 value per channel when training, got input of shape "
             f"{x.shape}; if it is the last batch of an epoch, DataLoader(..., drop_last=True) "

@@ -15,7 +15,7 @@ from npbn.arguments import check_integer
 from npbn.engines import current
 from npbn.engines.windows import Windows
 from npbn.errors import ShapeError
-from npbn.functional.checks import same_dtype, same_shape, wide
+from npbn.functional.checks import wide
 from npbn.functional.convolution_checks import check_conv2d, check_options
 
 # The largest block of patches, and of products, in bytes; one row of output may need more. Forward
@@ -263,10 +263,7 @@ def conv2d(
         raise ValueError(
             f"conv2d: expected groups that divide the {len(weight)} outputs, got {groups!r}"
         )
-    geometry = check_conv2d("conv2d", x, weight, stride, padding, dilation, groups)
-    if bias is not None:
-        bias = np.asarray(bias)
-        same_shape("conv2d", bias, (len(weight),), "bias")
-        same_dtype("conv2d", bias, weight.dtype, "bias")
+    bias = None if bias is None else np.asarray(bias)
+    geometry = check_conv2d("conv2d", x, weight, stride, padding, dilation, groups, bias)
     y, _ = conv2d_forward(x if x.ndim == 4 else x[None], weight, bias, *geometry, groups)
     return y if x.ndim == 4 else y[0]

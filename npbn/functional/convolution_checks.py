@@ -4,7 +4,7 @@ import numpy as np
 
 from npbn.engines.windows import Windows
 from npbn.errors import ShapeError
-from npbn.functional.checks import float_array, same_dtype
+from npbn.functional.checks import float_array, same_dtype, same_shape
 from npbn.functional.windows import pair, windows
 
 
@@ -33,8 +33,9 @@ def check_conv2d(
     padding: tuple[int, int] | str,
     dilation: tuple[int, int],
     groups: int,
+    bias: np.ndarray | None = None,
 ) -> tuple[Windows, Windows]:
-    """Return the windows along H and W, or raise ShapeError or DtypeError if x does not fit."""
+    """Return the windows along H and W, or raise ShapeError or DtypeError."""
     float_array(who, x)
     channels = weight.shape[1] * groups
     if x.ndim not in (3, 4) or x.shape[-3] != channels or 0 in x.shape[-2:]:
@@ -43,6 +44,9 @@ def check_conv2d(
             f"H and W of at least 1, got {x.shape}"
         )
     same_dtype(who, x, weight.dtype)
+    if bias is not None:
+        same_shape(who, bias, (len(weight),), "bias")
+        same_dtype(who, bias, weight.dtype, "bias")
     found = []
     for axis in range(2):
         size, kernel = x.shape[axis - 2], weight.shape[axis + 2]

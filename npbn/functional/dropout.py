@@ -46,7 +46,7 @@ def dropout_forward(
     """
     # The mask is made as integers: 0 times a scale that is infinite in float16 would be NaN.
     # np.asarray keeps results without axes arrays, which NumPy returns as scalars.
-    scale = np.array(1 / (1 - p) if p < 1 else 0, x.dtype)
+    scale = np.array(1 / (1 - float(p)) if p < 1 else 0, x.dtype)
     mask = np.asarray((rng.random(x.shape) >= p) * scale.view(f"i{x.itemsize}")).view(x.dtype)
     return np.asarray(x * mask), mask
 

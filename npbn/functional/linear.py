@@ -143,17 +143,17 @@ def linear(x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None) -> np
         raise ShapeError(
             f"linear: expected weight of shape (out_features, in_features), got {weight.shape}"
         )
-    check_linear("linear", x, weight)
-    if bias is not None:
-        bias = np.asarray(bias)
-        same_shape("linear", bias, (len(weight),), "bias")
-        same_dtype("linear", bias, weight.dtype, "bias")
+    bias = None if bias is None else np.asarray(bias)
+    check_linear("linear", x, weight, bias)
     return linear_forward(x, weight, bias)[0]
 
 
-def check_linear(who: str, x: np.ndarray, weight: np.ndarray) -> None:
-    """Raise ShapeError or DtypeError unless `x` fits the weight."""
+def check_linear(who: str, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> None:
+    """Raise ShapeError or DtypeError unless `x` and the bias fit the weight."""
     float_array(who, x)
     if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise ShapeError(f"{who}: expected input of shape (*, {weight.shape[1]}), got {x.shape}")
     same_dtype(who, x, weight.dtype)
+    if bias is not None:
+        same_shape(who, bias, (len(weight),), "bias")
+        same_dtype(who, bias, weight.dtype, "bias")

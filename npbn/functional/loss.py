@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npbn.arguments import check_number
+from npbn.arguments import check_integer, check_number
 from npbn.engines import current
 from npbn.errors import DataError, DtypeError, ShapeError
 from npbn.functional.checks import float_array, same_shape
@@ -227,6 +227,7 @@ def cross_entropy(
     array([0.        , 0.69314718])
     """
     check_loss_options("cross_entropy", reduction, label_smoothing)
+    check_ignore_index("cross_entropy", ignore_index)
     checked = check_cross_entropy("cross_entropy", logits, target, weight, ignore_index)
     return cross_entropy_forward(*checked, ignore_index, reduction, label_smoothing)[0]
 
@@ -238,6 +239,13 @@ def check_loss_options(who: str, reduction: str, label_smoothing: float = 0.0) -
     check_number(who, "label_smoothing", label_smoothing)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"{who}: expected label_smoothing in [0, 1], got {label_smoothing}")
+
+
+def check_ignore_index(who: str, ignore_index: int) -> None:
+    """Raise ValueError unless `ignore_index` is an integer that int64 holds."""
+    check_integer(who, "ignore_index", ignore_index)
+    if not -(2**63) <= ignore_index < 2**63:
+        raise ValueError(f"{who}: expected ignore_index to be an int64, got {ignore_index}")
 
 
 def check_cross_entropy(

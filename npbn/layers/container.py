@@ -121,6 +121,11 @@ class Sequential(Container):
                     f"input_grad): write {kind} with these, see help(npbn.Module)"
                 )
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, Module):
+            self._check(value, f"layer {name!r}")
+        super().__setattr__(name, value)
+
     @overload
     def __getitem__(self, index: int) -> Any: ...
 

@@ -132,7 +132,7 @@ class Conv2d(Module):
         who = f"Conv2d({self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size})"
         weight, bias = self.weight.data, None if self.bias is None else self.bias.data
         geometry = check_conv2d(
-            who, x, weight, self.stride, self.padding, self.dilation, self.groups
+            who, x, weight, self.stride, self.padding, self.dilation, self.groups, bias
         )
         batch = x if x.ndim == 4 else x[None]
         y, cache = conv2d_forward(batch, weight, bias, *geometry, self.groups)

@@ -1,5 +1,6 @@
 """Ghost batch normalisation: the parts of a large batch are normalised one by one."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from npbn.arguments import check_integer
 from npbn.errors import BatchSizeError
 from npbn.functional.batch_norm import BatchNormCache, batch_norm_backward
 from npbn.layers.batch_norm import BatchNorm, BatchNorm1d, BatchNorm2d
+from npbn.layers.rollback import restoring
 
 
 class GhostBatchNorm(BatchNorm):
@@ -40,14 +42,15 @@ class GhostBatchNorm(BatchNorm):
     ) -> tuple[np.ndarray, Any]:
         ghosts = np.array_split(x, max(1, len(x) // self.ghost_size))
         smallest = ghosts[-1]
-        if smallest.size == self.num_features > 0:
+        if len(smallest) * math.prod(smallest.shape[2:]) == 1:
             raise BatchSizeError(
                 f"{self._who()}: Expected more than 1 value per "
                 f"channel when training, got ghosts of shape {smallest.shape}; choose a larger "
                 f"ghost_size than {self.ghost_size}"
             )
         normalise = super()._apply_in_training
-        outputs, caches = zip(*(normalise(ghost, weight, bias) for ghost in ghosts), strict=True)
+        done = restoring(lambda: [normalise(ghost, weight, bias) for ghost in ghosts])
+        outputs, caches = zip(*done, strict=True)
         return np.concatenate(outputs), list(caches)
 
     @np.errstate(all="ignore")

@@ -93,9 +93,10 @@ class Linear(Module):
             init.uniform_(self.bias, -bound, bound, rng=rng)
 
     def _apply(self, x: ArrayLike, predict: bool) -> tuple[np.ndarray, LinearCache]:
-        x = np.asarray(x)
-        check_linear(f"Linear({self.in_features}, {self.out_features})", x, self.weight.data)
-        return linear_forward(x, self.weight.data, None if self.bias is None else self.bias.data)
+        x, weight = np.asarray(x), self.weight.data
+        bias = None if self.bias is None else self.bias.data
+        check_linear(f"Linear({self.in_features}, {self.out_features})", x, weight, bias)
+        return linear_forward(x, weight, bias)
 
     def _backward(self, grad_output: np.ndarray, cache: Any, input_grad: bool) -> np.ndarray | None:
         bias = self.bias

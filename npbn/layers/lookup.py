@@ -68,6 +68,11 @@ class Lookup:
                 f"{type(self).__name__}.{name} is a Parameter, got {type(value).__name__}; "
                 f"assign its values with .{name}.data[...] = values"
             )
+        if isinstance(vars(self).get(name), Lookup) and not isinstance(value, Lookup | NoneType):
+            raise TypeError(
+                f"{type(self).__name__}.{name} is a Module: expected a Module or None, "
+                f"got {type(value).__name__}"
+            )
         if name in self._buffers:
             self._check_buffer(name, value)
         if isinstance(value, Lookup):

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npbn.arguments import check_integer
 from npbn.errors import BackwardError, ShapeError
 from npbn.functional.checks import float_array, same_shape
 from npbn.functional.loss import (
     check_cross_entropy,
+    check_ignore_index,
     check_loss_options,
     cross_entropy_backward,
     cross_entropy_forward,
@@ -178,7 +178,7 @@ class CrossEntropyLoss(Loss[LossT]):
         who = type(self).__name__
         super().__init__(reduction)
         check_loss_options(who, reduction, label_smoothing)
-        check_integer(who, "ignore_index", ignore_index)
+        check_ignore_index(who, ignore_index)
         self.weight = None if weight is None else float_array(who, weight, "weight")
         if self.weight is not None and self.weight.ndim != 1:
             raise ShapeError(f"{who}: expected weight of shape (C,), got {self.weight.shape}")

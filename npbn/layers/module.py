@@ -165,7 +165,7 @@ class Module(Stateful):
             parameters have changed since.
         ShapeError, DtypeError
             If `grad_output` has another shape or dtype than the output. `backward` may be called
-            again after this and after a change of parameters.
+            again after this.
         """
         if self._pending is None:
             raise BackwardError(

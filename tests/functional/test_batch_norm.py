@@ -1,5 +1,7 @@
 """Batch norm's kernels against torch, against exact statistics, and against differences."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from batch_norm_problems import Problem, problems
@@ -17,6 +19,7 @@ from helpers import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+import npbn
 from npbn.errors import BatchSizeError, DtypeError, ShapeError
 from npbn.functional import (
     batch_norm,
@@ -165,6 +168,9 @@ def test_no_floating_point_warning_even_when_numpy_is_told_to_raise(rng, p):
         ({"x": np.zeros((2, 3), np.float32)}, DtypeError, ["float32", "float64"]),
         ({"weight": np.ones(3, np.float32)}, DtypeError, ["weight float32", "float64"]),
         ({"x": np.zeros((1, 3))}, BatchSizeError, ["more than 1 value per channel", "(1, 3)"]),
+        ({"weight": [1.0, 1.0, 1.0, 1.0]}, ShapeError, ["weight", "(3,)", "(4,)"]),
+        ({"running_mean": [0.0] * 3}, TypeError, ["running_mean", "ndarray", "[0.0, 0.0, 0.0]"]),
+        ({"running_var": npbn.Parameter(np.ones(3))}, TypeError, ["running_var", "Parameter"]),
         ({"eps": 0.0}, ValueError, ["eps > 0", "0.0"]),
         ({"eps": np.nan}, ValueError, ["eps > 0", "nan"]),
         ({"eps": -1e-5, "training": False}, ValueError, ["eps >= 0", "-1e-05"]),
@@ -195,3 +201,39 @@ def test_wrong_arguments_are_refused_and_nothing_is_changed(change, error, fragm
     assert all(fragment in str(caught.value) for fragment in fragments), str(caught.value)
     for name, value in before.items():
         np.testing.assert_array_equal(arguments[name], value)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_scale_and_shift_may_be_parameters_or_lists(dtype):
+    rng = np.random.default_rng(0)
+    x, weight, bias = (rng.normal(size=shape).astype(dtype) for shape in ((5, 3), 3, 3))
+    expected = batch_norm(x, None, None, weight, bias, training=True)
+    parameters = batch_norm(x, None, None, *map(npbn.Parameter, (weight, bias)), training=True)
+    np.testing.assert_array_equal(parameters, expected)
+    if dtype == "f8":
+        lists = batch_norm(x, None, None, weight.tolist(), bias.tolist(), training=True)
+        np.testing.assert_array_equal(lists, expected)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.longdouble, Fraction])
+@pytest.mark.parametrize("training", [True, False])
+def test_eps_is_a_number_of_any_type(kind, training):
+    x, eps = np.random.default_rng(0).normal(size=(5, 3)), kind(0.125)
+    statistics = [np.zeros(3), np.ones(3)]
+    found = batch_norm(x, *statistics, training=training, eps=eps)
+    expected = batch_norm(x, np.zeros(3), np.ones(3), training=training, eps=0.125)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_running_statistics_beyond_float16_are_infinite_without_a_warning():
+    x = np.array([[60000.0], [-60000.0]], np.float16)
+    mean, var = np.zeros(1, np.float16), np.ones(1, np.float16)
+    with np.errstate(all="raise"):
+        batch_norm(x, mean, var, training=True)
+    assert (mean, var) == (0, np.inf)
+
+
+def test_the_normalised_input_of_what_is_not_finite_comes_without_a_warning():
+    x = np.array([[np.inf], [1.0]])
+    with np.errstate(all="raise"):
+        assert np.isnan(batch_norm_forward(x, None, None, training=True)[1].x_hat).any()

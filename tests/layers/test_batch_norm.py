@@ -262,3 +262,11 @@ class TestContractWithoutParameters(TestContract):
 
 class TestContractWithoutRunningStatistics(TestContract):
     options = {"track_running_stats": False}  # noqa: RUF012
+
+
+@pytest.mark.parametrize("shape", [(1, 0), (1, 0, 1)])
+def test_one_value_of_no_channel_is_refused_as_in_torch(shape):
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        torch.nn.BatchNorm1d(0)(torch.zeros(shape))
+    with pytest.raises(BatchSizeError, match="more than 1 value per channel"):
+        npbn.BatchNorm1d(0)(np.zeros(shape, np.float32))

@@ -110,6 +110,16 @@ def test_assignment_refuses_what_is_no_layer_or_no_place_and_changes_nothing():
     assert repr(net) == "Sequential(\n  (0): ReLU()\n)"
 
 
+@pytest.mark.parametrize("value", [5, np.tanh, np.ones(2), npbn.ReLU])
+def test_what_is_no_module_is_not_assigned_over_one_as_in_torch(value):
+    net = npbn.Sequential(fc=npbn.Linear(2, 2), relu=npbn.ReLU())
+    with pytest.raises(TypeError, match=r"Sequential\.relu is a Module: expected a Module or None"):
+        net.relu = value
+    with pytest.raises(TypeError):
+        nn.Sequential(OrderedDict(relu=nn.ReLU())).relu = value
+    assert [name for name, _ in net.named_children()] == ["fc", "relu"]
+
+
 class Block:
     """A block as a torch user writes it first: forward and backward, without _apply."""
 
@@ -120,13 +130,22 @@ class Block:
         return self.fc.backward(grad_output, input_grad)
 
 
+def set_first(net, layer):
+    setattr(net, "0", layer)
+
+
 @pytest.mark.parametrize("kind", [npbn.Module, npbn.Linear])
 @pytest.mark.parametrize("methods", [("forward", "backward"), ("backward",), ("forward",)])
 def test_a_layer_with_forward_or_backward_of_its_own_is_refused_with_what_to_write(kind, methods):
     own = {name: vars(Block)[name] for name in methods}
     block = type("Block", (kind,), own)(*(2, 2) if kind is npbn.Linear else ())
     net = npbn.Sequential(npbn.ReLU())
-    for add in (npbn.Sequential, net.append, lambda layer: net.__setitem__(0, layer)):
+    adding = (
+        net.append,
+        lambda layer: net.__setitem__(0, layer),
+        lambda layer: set_first(net, layer),
+    )
+    for add in (npbn.Sequential, *adding):
         with pytest.raises(TypeError, match=rf"a {methods[0]} of its own; .* _apply\(x, predict\)"):
             add(block)
     assert repr(net) == "Sequential(\n  (0): ReLU()\n)"

@@ -252,6 +252,23 @@ def test_ghosts_of_one_value_are_refused_for_a_single_channel_too():
         npbn.GhostBatchNorm1d(1, 1)(np.ones((4, 1), "f4"))
 
 
+def test_interrupted_between_ghosts_it_has_tracked_none(monkeypatch):
+    layer, calls = npbn.GhostBatchNorm1d(2, 2), []
+    track = npbn.BatchNorm1d._track
+
+    def interrupted(*arguments):
+        track(*arguments)
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(npbn.GhostBatchNorm1d, "_track", interrupted)
+    before = snapshot(layer)
+    with pytest.raises(KeyboardInterrupt):
+        layer(draw(0, (8, 2), "f4"))
+    assert_unchanged(layer, before)
+
+
 def test_a_remainder_makes_no_ghost_of_its_own():
     """Seven samples are ghosts of three and four, none of them of one."""
     layer, x = npbn.GhostBatchNorm1d(3, 3, momentum=None, dtype=np.float64), draw(0, (7, 3))

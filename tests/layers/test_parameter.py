@@ -73,3 +73,13 @@ def test_a_gradient_that_would_broadcast_is_not_added():
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 4), (2, 3, 4)])
 def test_numel_is_torchs(shape):
     assert npbn.Parameter(np.zeros(shape)).numel() == torch.zeros(shape).numel()
+
+
+@pytest.mark.parametrize(
+    "layer", [npbn.Linear(2, 2), npbn.Conv2d(2, 2, 1)], ids=["Linear", "Conv2d"]
+)
+def test_a_bias_of_another_dtype_is_refused_in_the_forward_pass_as_in_torch(layer):
+    layer.bias.data = np.zeros(2)
+    with pytest.raises(DtypeError, match="expected bias of dtype float32, got float64"):
+        layer(np.zeros((1, 2, 1, 1) if isinstance(layer, npbn.Conv2d) else (1, 2), np.float32))
+    assert layer.weight.grad is None
