@@ -22,7 +22,7 @@ pytest.register_assert_rewrite(
 # HYPOTHESIS_PROFILE=nightly pytest ...: how many examples, and whether the slow tests run. Nothing
 # else in the tests asks how thorough they are to be.
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "dev")
-LEAST = 3  # examples of each parameter of a test, in the profile dev
+LEAST = 0.15  # of a property's examples, for each of its parameters: 3 of dev's 20, 15 of ci's 100
 # They replay and check in processes; a doctest takes no marker.
 SLOW_DOCTESTS = ["npbn.testing.export", "npbn.testing.conformance.check_batch_norm"]
 for name, max_examples in {"dev": 20, "ci": 100, "nightly": 4000}.items():
@@ -38,15 +38,18 @@ settings.load_profile(PROFILE)
 if PROFILE == "nightly":
     os.environ.setdefault("PYTEST_TIMEOUT", "0")  # as long as it takes
 
-# The arrays are tiny, and the thread pools of torch and OpenBLAS would wait for each other.
-with contextlib.suppress(ImportError):
-    import torch
 
-    torch.set_num_threads(1)
-with contextlib.suppress(ImportError):
-    import threadpoolctl
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """The arrays are tiny, and the thread pools of torch and OpenBLAS would wait for each other."""
+    with contextlib.suppress(ImportError):
+        import torch
 
-    threadpoolctl.threadpool_limits(1)
+        torch.set_num_threads(1)
+    with contextlib.suppress(ImportError):
+        import threadpoolctl
+
+        threadpoolctl.threadpool_limits(1)
 
 
 @pytest.fixture(params=["numpy", "numba"], scope="module")
@@ -104,7 +107,7 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("slow") or item.name in SLOW_DOCTESTS:
                 item.add_marker(pytest.mark.skip(reason="slow: HYPOTHESIS_PROFILE=ci runs it"))
-        share_examples(items)
+    share_examples(items)
 
 
 def share_examples(items):
@@ -115,9 +118,9 @@ def share_examples(items):
     functions = collections.Counter(getattr(item, "function", None) for item in items)
     for function, count in functions.items():
         if count > 1 and is_hypothesis_test(function):
-            each = math.ceil(settings.default.max_examples / count)
+            each = math.ceil(settings.default.max_examples * max(LEAST, 1 / count))
             with contextlib.suppress(InvalidArgument):  # of a test that has settings of its own
-                settings(max_examples=max(LEAST, each))(function)
+                settings(max_examples=each)(function)
 
 
 def pytest_runtest_logreport(report):

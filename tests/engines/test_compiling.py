@@ -33,6 +33,22 @@ def installed(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def compiled_before(tmp_path_factory):
+    """Return a folder with a copy of the package, after a step in float32."""
+    folder = tmp_path_factory.mktemp("compiled")
+    shutil.copytree(PACKAGE, folder / "npbn", ignore=shutil.ignore_patterns("__pycache__"))
+    run(STEP, folder)
+    return folder
+
+
+@pytest.fixture
+def compiled(tmp_path, compiled_before):
+    """Return a copy of that folder."""
+    shutil.copytree(compiled_before, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
 def run(program, folder, **environment):
     """Run a program with the package of a folder; it has to end well and without a complaint."""
     with starting(program, folder, **environment) as process:
@@ -61,22 +77,20 @@ def test_where_no_folder_can_be_written_to_it_compiles_and_works(installed):
     assert compiled_files(installed) == []
 
 
-def test_it_is_compiled_once_and_kept_beside_the_package(installed):
-    run(STEP, installed)
-    kept = {path: path.stat().st_mtime_ns for path in compiled_files(installed)}
+def test_it_is_compiled_once_and_kept_beside_the_package(compiled):
+    kept = {path: path.stat().st_mtime_ns for path in compiled_files(compiled)}
     assert kept
-    run(STEP, installed)
-    assert {path: path.stat().st_mtime_ns for path in compiled_files(installed)} == kept
+    run(STEP, compiled)
+    assert {path: path.stat().st_mtime_ns for path in compiled_files(compiled)} == kept
 
 
-def test_what_is_kept_is_not_used_when_a_file_that_it_calls_has_changed(installed):
-    run(STEP, installed)
-    matrix = installed / "npbn" / "engines" / "numba_" / "matrix.py"
+def test_what_is_kept_is_not_used_when_a_file_that_it_calls_has_changed(compiled):
+    matrix = compiled / "npbn" / "engines" / "numba_" / "matrix.py"
     text = matrix.read_text()
     changed = text.replace("* scale[c] + shift[c]", "* scale[c] + 9 + shift[c]")
     assert changed != text
     matrix.write_text(changed)
-    with starting(STEP, installed) as process:
+    with starting(STEP, compiled) as process:
         assert "AssertionError" in process.wait(1).err
 
 
@@ -107,15 +121,14 @@ step()
 """
 
 
-def test_a_fork_after_a_use_computes_and_compiles(installed):
-    run(STEP + FORK, installed)
+def test_a_fork_after_a_use_computes_and_compiles(compiled):
+    run(STEP + FORK, compiled)
 
 
-def test_only_the_dtypes_that_are_asked_for_are_compiled(installed):
-    run(STEP, installed)
-    few = compiled_files(installed)
+def test_only_the_dtypes_that_are_asked_for_are_compiled(compiled):
+    few = compiled_files(compiled)
     wide = STEP.replace("BatchNorm1d(3)", "BatchNorm1d(3, dtype=float)").replace(
         "dtype=np.float32", "dtype=float"
     )
-    run(wide, installed)
-    assert len(compiled_files(installed)) > len(few)
+    run(wide, compiled)
+    assert len(compiled_files(compiled)) > len(few)

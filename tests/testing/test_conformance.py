@@ -27,7 +27,7 @@ from npbn.testing.report import FAILED, NOT_SUPPORTED, PASSED, snippet
 
 pytestmark = pytest.mark.process  # each check has a process of its own
 
-EXAMPLES = hypothesis.settings.default.max_examples // 10
+EXAMPLES = max(2, hypothesis.settings.default.max_examples // 20)
 LAYERS = [npbn.BatchNorm1d, npbn.BatchNorm2d, npbn.BatchNorm3d]
 
 
