@@ -1,6 +1,6 @@
 """The BatchNorm laboratory: what is said of BatchNorm, tried again.
 
-    python -m examples.lab                  # all experiments, within a quarter of an hour
+    python -m examples.lab                  # all experiments, in about half an hour
     python -m examples.lab sensitivity      # one
     python -m examples.lab --quick          # all on a small scale, in about a minute
 

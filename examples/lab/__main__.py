@@ -1,6 +1,6 @@
 """Run the experiments and write the page of them.
 
-    python -m examples.lab                          # all, within a quarter of an hour on two cores
+    python -m examples.lab                          # all, in about half an hour on two cores
     python -m examples.lab sensitivity placement    # some
     python -m examples.lab --quick                  # on a small scale, in about a minute
     python -m examples.lab --full                   # as long as it takes
