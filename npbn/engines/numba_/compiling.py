@@ -1,6 +1,7 @@
 """How functions are compiled: without the GIL, and stored on disk where that is possible."""
 
 import hashlib
+import uuid
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -22,9 +23,14 @@ def compiled(function: F, fastmath: frozenset[str] = CONTRACT) -> F:
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
     try:
         kept: Any = numba.njit(cache=True, **options)(function)
+        files = kept._cache._cache_file
         # numba checks only the file of the function, not those of the functions that it calls,
         # which are compiled into it.
-        kept._cache._cache_file._source_stamp = _sources()
+        files._source_stamp = _sources()
+        # numba counts the files of a function, and processes that compile it at the same time for
+        # different dtypes give theirs the same number: later ones would load the wrong code.
+        name = files._data_name_pattern.format
+        files._data_name = lambda _: name(number=uuid.uuid4().int)
     except (RuntimeError, AttributeError):  # no folder to write to, or another version of numba
         return cast(F, numba.njit(**options)(function))
     return cast(F, kept)
