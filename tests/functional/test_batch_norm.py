@@ -1,9 +1,11 @@
 """Batch norm's kernels against torch, against exact statistics, and against differences."""
 
+import inspect
 from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from batch_norm_problems import Problem, problems
 from helpers import (
     LAYOUTS,
@@ -31,6 +33,7 @@ from npbn.functional import (
 pytestmark = pytest.mark.usefixtures("engine")
 
 EPS32 = np.finfo(np.float32).eps
+STATISTICS = "running_mean", "running_var"
 
 
 @given(problems())
@@ -187,6 +190,23 @@ def test_no_floating_point_warning_even_when_numpy_is_told_to_raise(rng, p):
     ],
 )
 def test_wrong_arguments_are_refused_and_nothing_is_changed(change, error, fragments):
+    refused(change, error, fragments)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("missing", [("running_mean",), ("running_var",), STATISTICS])
+def test_missing_statistics_of_float32_are_refused_too(missing, training):
+    """The usual call has a check of its own."""
+    wide = {"x": np.ones((4, 3)), **dict.fromkeys((*STATISTICS, "weight", "bias"), np.ones(3))}
+    change = {name: array.astype(np.float32) for name, array in wide.items()}
+    change |= {**dict.fromkeys(missing), "training": training}
+    if training and missing == STATISTICS:
+        batch_norm(**change)  # by the batch alone
+    else:
+        refused(change, ValueError, ["batch_norm: running_mean and running_var"])
+
+
+def refused(change, error, fragments):
     arguments = {
         "x": np.random.default_rng(0).normal(size=(4, 3)),
         "running_mean": np.zeros(3),
@@ -237,3 +257,20 @@ def test_the_normalised_input_of_what_is_not_finite_comes_without_a_warning():
     x = np.array([[np.inf], [1.0]])
     with np.errstate(all="raise"):
         assert np.isnan(batch_norm_forward(x, None, None, training=True)[1].x_hat).any()
+
+
+def test_defaults_are_torchs():
+    mine, its = (inspect.signature(f) for f in (batch_norm, torch.nn.functional.batch_norm))
+    assert [str(p.name) for p in mine.parameters.values()][1:] == list(its.parameters)[1:]
+    for name in list(its.parameters)[1:]:
+        assert mine.parameters[name].default == its.parameters[name].default, name
+
+
+def test_gradients_of_scale_and_shift_beyond_the_range_come_without_a_warning():
+    x = np.array([[1.0, 2.0], [3.0, 5.0]], np.float32)
+    _, cache = batch_norm_forward(x, None, None, training=True)
+    huge = np.full_like(x, np.finfo(np.float32).max)
+    with np.errstate(all="raise"):
+        without = batch_norm_backward(huge, cache, input_grad=False)
+        _, weight, bias = batch_norm_backward(huge, cache)
+    np.testing.assert_array_equal(without[1:], (weight, bias))

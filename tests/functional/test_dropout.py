@@ -117,6 +117,12 @@ def test_no_floating_point_warning_even_when_numpy_is_told_to_raise(dtype, p):
         dropout(x, p, rng=rng)
 
 
+def test_the_checked_function_is_the_kernel():
+    x = np.arange(7.0) - 3
+    found = dropout(x, 0.25, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(found, dropout_forward(x, 0.25, np.random.default_rng(0))[0])
+
+
 def test_evaluation_returns_the_input_and_draws_nothing():
     rng, x = np.random.default_rng(0), np.ones((3, 4))
     assert dropout(x, 0.5, False, rng=rng) is x

@@ -270,3 +270,11 @@ def test_the_error_says_what_came_and_what_was_expected():
         "Linear.load_state_dict: 'weight': expected shape (2, 3), got (3, 2); "
         "missing key 'bias'; unexpected key 'bais'"
     )
+
+
+def test_numbers_beyond_the_dtype_become_infinite_without_a_warning_as_in_torch():
+    mine, its = npbn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    with np.errstate(all="raise"):
+        mine.load_state_dict({"weight": np.array([[1e300]])})
+    its.load_state_dict({"weight": torch.tensor([[1e300]], dtype=torch.float64)})
+    assert mine.weight.data == its.weight.item() == np.inf
