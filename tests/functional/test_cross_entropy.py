@@ -319,3 +319,11 @@ def test_terms_of_a_large_batch_are_the_same_for_any_number_of_threads():
                 assert_same_bits(mine, theirs)
     finally:
         npbn.set_num_threads(threads)
+
+
+def test_a_gradient_beyond_float16_is_infinite_without_a_warning():
+    logits, weight = np.zeros((1, 2), np.float16), np.full(2, 100, np.float16)
+    _, cache = cross_entropy_forward(logits, np.array([0]), weight, -100, "none", 0.0)
+    with np.errstate(all="raise"):
+        grad = cross_entropy_backward(cache, np.array([60000], np.float16))
+    np.testing.assert_array_equal(grad, np.array([[-np.inf, np.inf]]))
