@@ -27,7 +27,7 @@ from npbn import (
 )
 from npbn.deploy.config import from_config, to_config
 from npbn.deploy.layer_arguments import TYPES
-from npbn.errors import ConfigError
+from npbn.errors import ConfigError, StateDictError
 
 # -- drawing --------------------------------------------------------------------------------
 
@@ -268,3 +268,13 @@ def test_what_a_description_cannot_say_is_refused(case):
     with pytest.raises(ConfigError, match="to_config: ") as caught:
         to_config(make())
     assert all(fragment in str(caught.value) for fragment in fragments), str(caught.value)
+
+
+@pytest.mark.parametrize("prefix", ["module.", ""])
+def test_a_state_with_a_prefix_is_refused_with_how_to_load_it(prefix):
+    net = Sequential(fc=Linear(2, 1))
+    state = {f"{prefix}{key}": value for key, value in net.state_dict().items()}
+    del state[f"{prefix}fc.bias"]
+    with pytest.raises(StateDictError) as caught:
+        npbn.from_config(to_config(net), state=state)
+    assert ("strip_prefix='module.'" in str(caught.value)) == bool(prefix)

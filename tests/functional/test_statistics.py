@@ -140,3 +140,10 @@ def test_measuring_and_merging_change_nothing_and_share_no_memory_with_the_batch
     assert_same_bits(statistics.mean, mean)
     assert_same_bits(statistics.m2, m2)
     assert not np.shares_memory(statistics.moments, x)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (0, 3), (4, 0), (2, 3, 5)])
+def test_the_count_is_a_python_integer(shape):
+    count = measure(np.zeros(shape)).count
+    assert type(count) is int
+    assert count == len(np.zeros(shape)) * int(np.prod(shape[2:])) * bool(shape[1])
