@@ -114,7 +114,7 @@ def check_batch_norm(
             "or the network with net.float() or net.double() "
             "(float16 input with float32 parameters is the one mixture allowed)"
         )
-    if training and least > 1 == len(x) * math.prod(x.shape[2:]):
+    if training and least > 1 and len(x) * math.prod(x.shape[2:]) == 1:
         raise BatchSizeError(
             f"{who}: Expected more than 1 value per channel when training, got input of shape "
             f"{x.shape}; if it is the last batch of an epoch, DataLoader(..., drop_last=True) "

@@ -73,6 +73,17 @@ def test_an_error_in_any_thread_comes_through_and_the_next_work_is_done(threads,
     assert share(lambda i: i, [(i,) for i in range(4)]) == list(range(4))
 
 
+@pytest.mark.parametrize("failing", [False, True])
+def test_the_same_threads_work_again(failing):
+    workers = Workers()
+    jobs = [threading.get_ident] * 3
+    first = workers.run(jobs)
+    if failing:
+        with pytest.raises(ZeroDivisionError):
+            workers.run([lambda: 1 // 0, *jobs[1:]])
+    assert workers.run(jobs) == first
+
+
 @pytest.mark.parametrize("method", ["start", "outcome"])
 def test_after_an_interrupt_no_result_is_another_calls(monkeypatch, method):
     """Ctrl-C comes while this thread gives work to the others, or waits for them."""

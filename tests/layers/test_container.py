@@ -130,10 +130,6 @@ class Block:
         return self.fc.backward(grad_output, input_grad)
 
 
-def set_first(net, layer):
-    setattr(net, "0", layer)
-
-
 @pytest.mark.parametrize("kind", [npbn.Module, npbn.Linear])
 @pytest.mark.parametrize("methods", [("forward", "backward"), ("backward",), ("forward",)])
 def test_a_layer_with_forward_or_backward_of_its_own_is_refused_with_what_to_write(kind, methods):
@@ -143,7 +139,7 @@ def test_a_layer_with_forward_or_backward_of_its_own_is_refused_with_what_to_wri
     adding = (
         net.append,
         lambda layer: net.__setitem__(0, layer),
-        lambda layer: set_first(net, layer),
+        lambda layer: setattr(net, "0", layer),
     )
     for add in (npbn.Sequential, *adding):
         with pytest.raises(TypeError, match=rf"a {methods[0]} of its own; .* _apply\(x, predict\)"):
