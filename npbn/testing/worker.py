@@ -261,6 +261,7 @@ def _forked(target: object) -> _Process:
             os.setsid()
             os.close(request_write)
             os.close(answer_read)
+            worker_process.after_fork()
             worker_process.serve(
                 os.fdopen(request_read, "rb"), os.fdopen(answer_write, "wb"), target
             )

@@ -102,6 +102,17 @@ def serve(requests: IO[bytes], answers: IO[bytes], target: object) -> None:
         answers.flush()
 
 
+def after_fork() -> None:
+    """Make torch, if it is there, start its threads anew.
+
+    Otherwise the first thread of this process that computes with it does so, without a lock: two
+    that begin together fail with "Invalid thread pool!" (torch 2.13).
+    """
+    torch = sys.modules.get("torch")
+    with suppress(AttributeError):  # None, or another module of that name
+        torch.set_num_threads(torch.get_num_threads())  # type: ignore[union-attr]
+
+
 def _print_to_stderr() -> None:
     """Redirect what the target prints to standard error."""
     with suppress(OSError):

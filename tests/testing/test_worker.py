@@ -1,8 +1,11 @@
 """Whatever a target does to its process is that behaviour's failure, and the check goes on."""
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import misbehaving_targets
+import numpy as np
 import pytest
 from processes import run_python
 
@@ -116,6 +119,36 @@ def test_objects_that_no_other_interpreter_finds_reach_the_worker_by_fork():
         pass
 
     assert check_batch_norm(Mine, only="output in", **QUICK).correct
+
+
+def two_threads_begin_with_torch(_implementation):
+    import torch
+
+    # From NumPy: to fill a tensor the main thread would use torch's pool and make it anew.
+    x, together = torch.from_numpy(np.zeros((300, 700))), threading.Barrier(2)
+
+    def normalise():
+        together.wait()
+        return torch.nn.functional.batch_norm(x, None, None, training=True).numpy()
+
+    with ThreadPoolExecutor(2) as pool:
+        tries = [pool.submit(normalise) for _ in range(2)]
+        return [attempt.result() for attempt in tries]
+
+
+@needs_fork
+def test_threads_of_a_forked_worker_can_begin_with_torch():
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    torch.zeros(300, 700)  # large enough for torch to ask for its pool, which the fork inherits
+
+    class Mine(TextbookBatchNorm):
+        pass
+
+    for _ in range(8):  # without a pool of threads that is made anew one in two failed
+        with Worker(Mine, warm_up=0) as worker:
+            for y in worker.call(two_threads_begin_with_torch, seconds=60):
+                np.testing.assert_array_equal(y, 0)
 
 
 @needs_fork
