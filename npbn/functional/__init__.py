@@ -20,7 +20,6 @@ from npbn.functional.batch_norm import (
     BatchNormCache,
     batch_norm_backward,
     batch_norm_forward,
-    updated_running_statistics,
 )
 from npbn.functional.batch_norm_checked import batch_norm
 from npbn.functional.batch_norm_shards import (
@@ -28,6 +27,7 @@ from npbn.functional.batch_norm_shards import (
     batch_norm_backward_reduce,
     batch_norm_elemt,
     batch_norm_stats,
+    updated_running_statistics,
 )
 from npbn.functional.convolution import (
     ConvolutionCache,

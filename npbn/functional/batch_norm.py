@@ -42,7 +42,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npbn.engines import affine, combine, fused, moments, reduce
-from npbn.functional.batches import as_batch, as_vector, like, rounded, scale_and_shift
+from npbn.functional.batches import as_batch, as_vector, like, rounded, scale_and_shift, store
 from npbn.functional.checks import FLOAT16, FLOAT32, FLOAT64
 from npbn.functional.statistics import BatchStatistics
 
@@ -56,8 +56,8 @@ class BatchNormCache(NamedTuple):
     ----------
     x : ndarray, shape (N, C) or (N, C, P)
         The input, by reference where it was C-contiguous and writeable; float16 as float32.
-    statistics : BatchStatistics or None
-        Those of the batch; None if the running statistics normalised.
+    count : int or None
+        Values per channel in the batch; None if the running statistics normalised.
     vectors : ndarray, shape (5, C), float64
         In this order: mean, rest and m2 (of :class:`BatchStatistics`), std = sqrt(var + eps), and
         scale = weight / std.
@@ -66,9 +66,14 @@ class BatchNormCache(NamedTuple):
     """
 
     x: np.ndarray
-    statistics: BatchStatistics | None
+    count: int | None  # type: ignore[assignment]  # in place of tuple.count
     vectors: np.ndarray
     dtype: np.dtype
+
+    @property
+    def statistics(self) -> BatchStatistics | None:
+        """Those of the batch; None if the running statistics normalised."""
+        return None if self.count is None else BatchStatistics(self.count, self.vectors[:3])
 
     @property
     def x_hat(self) -> np.ndarray:
@@ -109,18 +114,36 @@ def batch_norm_forward(
     cache : BatchNormCache
         ``cache.statistics`` is what :func:`updated_running_statistics` takes.
     """
-    batch, statistics, eps = as_batch(x), None, float(eps)
-    y, vectors = np.empty_like(batch), np.empty((5, x.shape[1]))
-    learnt = scale_and_shift(weight, bias, batch)
     if training:
-        count = _normalise_by_itself(batch, *learnt, eps, vectors, y)
-        statistics = BatchStatistics(count, vectors[:3])
-    elif running_mean is None or running_var is None:
+        return normalise_and_track(x, None, None, weight, bias, 0.0, eps)
+    if running_mean is None or running_var is None:
         raise ValueError("batch_norm_forward: expected running statistics in evaluation, got None")
-    else:
-        vectors[0], vectors[1], vectors[2] = running_mean, 0, 0
-        normalise(batch, as_vector(running_var), 1, *learnt, eps, vectors, y)
-    return like(y, x), BatchNormCache(batch, statistics, vectors, gradient_dtype(weight))
+    batch, vectors = as_batch(x), np.empty((5, x.shape[1]))
+    vectors[0], vectors[1], vectors[2] = running_mean, 0, 0
+    y, learnt = np.empty_like(batch), scale_and_shift(weight, bias, batch)
+    normalise(batch, as_vector(running_var), 1, *learnt, float(eps), vectors, y)
+    return like(y, x), BatchNormCache(batch, None, vectors, gradient_dtype(weight))
+
+
+def normalise_and_track(
+    x: Array,
+    running_mean: Array | None,
+    running_var: Array | None,
+    weight: Array | None,
+    bias: Array | None,
+    momentum: float,
+    eps: float,
+) -> tuple[np.ndarray, BatchNormCache]:
+    """Normalise by the batch; average it into the running statistics, if given, in place."""
+    batch, vectors = as_batch(x), np.empty((5, x.shape[1]))
+    y, learnt = np.empty_like(batch), scale_and_shift(weight, bias, batch)
+    if running_mean is None or running_var is None:
+        running_mean, running_var = np.zeros((2, x.shape[1]), batch.dtype)
+    mean, var = as_vector(running_mean), as_vector(running_var)
+    count = _by_the_batch(batch, *learnt, float(eps), vectors, y, mean, var, float(momentum))
+    store(mean, running_mean)
+    store(var, running_var)
+    return like(y, x), BatchNormCache(batch, count, vectors, gradient_dtype(weight))
 
 
 # Fused functions write their results into arguments: to return an array takes 0.8 µs. They do so by
@@ -128,11 +151,21 @@ def batch_norm_forward(
 
 
 @fused
-def _normalise_by_itself(
-    x: Array, weight: Array, bias: Array, eps: float, vectors: Array, y: Array
+def _by_the_batch(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    eps: float,
+    vectors: Array,
+    y: Array,
+    running_mean: Array,
+    running_var: Array,
+    momentum: float,
 ) -> int:
     count = moments(x, vectors)
     normalise(x, vectors[2], max(count, 1), weight, bias, eps, vectors, y)
+    if count:
+        _average(running_mean, running_var, vectors, max(count - 1, 1), momentum)
     return count
 
 
@@ -203,21 +236,18 @@ def batch_norm_backward(
     grad_weight, grad_bias : ndarray, shape (C,), dtype of `weight`
         Without a weight: float64.
     """
-    x, statistics, vectors, dtype = cache
+    x, count, vectors, dtype = cache
     grad = as_batch(grad_output)
     sums = np.empty((2, x.shape[1]), FLOAT32 if dtype == FLOAT16 else dtype)
     grad_input = np.empty_like(grad) if input_grad else None
-    if grad_input is None:
-        sum_gradients(grad, x, vectors, sums)
-    elif statistics is not None and statistics.count:
-        _gradients(grad, x, vectors, statistics.count, sums, grad_input)
+    if grad_input is not None and count:
+        _gradients(grad, x, vectors, count, sums, grad_input)
     else:
         sum_gradients(grad, x, vectors, sums)
-        _scaled(grad, vectors, grad_input)
-    if grad_input is not None:
-        grad_input = like(grad_input, grad_output)
+        if grad_input is not None:
+            _scaled(grad, vectors, grad_input)
     sums = rounded(sums, dtype)
-    return grad_input, sums[0], sums[1]
+    return None if grad_input is None else like(grad_input, grad_output), sums[0], sums[1]
 
 
 @fused
@@ -257,44 +287,16 @@ def _scaled(grad: Array, vectors: Array, grad_input: Array) -> None:
     affine(grad, nothing, nothing, scale, nothing, grad_input)
 
 
-def updated_running_statistics(
-    running_mean: Array, running_var: Array, statistics: BatchStatistics, momentum: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the running mean and variance with a batch averaged in, as new arrays.
-
-    Parameters
-    ----------
-    running_mean, running_var : ndarray, shape (C,), of a float dtype
-        The averages so far.
-    statistics : BatchStatistics
-        An empty batch changes nothing.
-    momentum : float
-        Weight of the **new** value, as in torch.
-
-    Returns
-    -------
-    running_mean : ndarray, shape (C,)
-        The new average.
-    running_var : ndarray, shape (C,)
-        The same of the variance.
-    """
-    mean, var = running_mean.copy(), running_var.copy()
-    update_running_statistics(mean, var, statistics, momentum)
-    return mean, var
-
-
 def update_running_statistics(
     running_mean: Array, running_var: Array, statistics: BatchStatistics, momentum: float
 ) -> None:
     """Average a batch into the running mean and variance, in place."""
     count, moments = statistics
-    if not count:
-        return
-    mean, var = as_vector(running_mean), as_vector(running_var)
-    _average(mean, var, moments, max(count - 1, 1), float(momentum))
-    if mean is not running_mean:
-        running_mean[...] = rounded(mean, running_mean.dtype)
-        running_var[...] = rounded(var, running_var.dtype)
+    if count:
+        mean, var = as_vector(running_mean), as_vector(running_var)
+        _average(mean, var, moments, max(count - 1, 1), float(momentum))
+        store(mean, running_mean)
+        store(var, running_var)
 
 
 @fused

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from npbn.arguments import check_number
 from npbn.errors import ShapeError
-from npbn.functional.batch_norm import batch_norm_forward, update_running_statistics
+from npbn.functional.batch_norm import batch_norm_forward, normalise_and_track
 from npbn.functional.checks import check_batch_norm, plainly_fits
 
 
@@ -114,8 +114,5 @@ def batch_norm(
         if not (running_mean.flags.writeable and running_var.flags.writeable):
             raise ValueError("batch_norm: expected running statistics that can be written to")
         check_number("batch_norm", "momentum", momentum)
-        y, cache = batch_norm_forward(x, None, None, weight, bias, True, eps)
-        if cache.statistics is not None:
-            update_running_statistics(running_mean, running_var, cache.statistics, momentum)
-        return y
+        return normalise_and_track(x, running_mean, running_var, weight, bias, momentum, eps)[0]
     return batch_norm_forward(x, running_mean, running_var, weight, bias, training, eps)[0]

@@ -1,9 +1,10 @@
-"""BatchNorm of a batch in shards, for instance on several processes, in torch's four steps.
+"""BatchNorm of a batch in shards, for instance on several processes, in torch's steps.
 
 ::
 
     batch_norm_stats            statistics of a shard; then merged over the shards
     batch_norm_elemt            output of the shard, by the merged statistics
+    updated_running_statistics  the merged statistics averaged in
     batch_norm_backward_reduce  sums over the shard; then added over the shards
     batch_norm_backward_elemt   input gradient of the shard, by the added sums
 
@@ -18,6 +19,7 @@ from npbn.functional.batch_norm import (
     input_gradient,
     normalise,
     sum_gradients,
+    update_running_statistics,
 )
 from npbn.functional.batches import as_batch, like, scale_and_shift
 from npbn.functional.statistics import BatchStatistics, measure
@@ -71,7 +73,36 @@ def batch_norm_elemt(
     vectors[:3] = statistics.moments
     learnt = scale_and_shift(weight, bias, batch)
     normalise(batch, vectors[2], max(statistics.count, 1), *learnt, float(eps), vectors, y)
-    return like(y, x), BatchNormCache(batch, statistics, vectors, gradient_dtype(weight))
+    return like(y, x), BatchNormCache(batch, statistics.count, vectors, gradient_dtype(weight))
+
+
+def updated_running_statistics(
+    running_mean: np.ndarray,
+    running_var: np.ndarray,
+    statistics: BatchStatistics,
+    momentum: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the running mean and variance with a batch averaged in, as new arrays.
+
+    Parameters
+    ----------
+    running_mean, running_var : ndarray, shape (C,), of a float dtype
+        The averages so far.
+    statistics : BatchStatistics
+        An empty batch changes nothing.
+    momentum : float
+        Weight of the **new** value, as in torch.
+
+    Returns
+    -------
+    running_mean : ndarray, shape (C,)
+        The new average.
+    running_var : ndarray, shape (C,)
+        The same of the variance.
+    """
+    mean, var = running_mean.copy(), running_var.copy()
+    update_running_statistics(mean, var, statistics, momentum)
+    return mean, var
 
 
 def batch_norm_backward_reduce(

@@ -11,6 +11,7 @@ from npbn.errors import ShapeError
 from npbn.functional.batch_norm import (
     batch_norm_backward,
     batch_norm_forward,
+    normalise_and_track,
     update_running_statistics,
 )
 from npbn.functional.batches import rounded
@@ -159,28 +160,45 @@ class BatchNorm(Module):
         self, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None
     ) -> tuple[np.ndarray, Any]:
         """Return output and cache of a batch that has passed the checks; track its statistics."""
-        y, cache = batch_norm_forward(x, None, None, weight, bias, True, self.eps)
-        if self.track_running_stats and cache.statistics is not None:
-            self._track(cache.statistics)
-        return y, cache
+        if not self.track_running_stats:
+            return batch_norm_forward(x, None, None, weight, bias, True, self.eps)
+        mean, var, momentum, seen = self._before_tracking(x.size > 0)
+        result = normalise_and_track(x, mean, var, weight, bias, momentum, self.eps)
+        self._count(seen)
+        return result
 
     def _track(self, statistics: BatchStatistics) -> None:
-        """Average a batch into the running statistics; momentum None weighs all batches alike."""
+        """Average statistics that a subclass has measured into the running statistics."""
+        mean, var, momentum, seen = self._before_tracking(statistics.count > 0)
+        if mean is not None and var is not None:
+            update_running_statistics(mean, var, statistics, momentum)
+        self._count(seen)
+
+    def _before_tracking(
+        self, has_values: bool
+    ) -> tuple[np.ndarray | None, np.ndarray | None, float, int]:
+        """Return running mean and variance, the momentum, and the count after this batch.
+
+        Momentum None weighs all batches alike, but for empty ones, which have no value to weigh.
+        """
         self.check_writeable()
         mean, var, tracked = self.running_mean, self.running_var, self.num_batches_tracked
-        momentum, seen = self.momentum, 0 if tracked is None else tracked.item() + 1
+        momentum, seen = self.momentum, 0 if tracked is None else tracked.item()
+        if momentum is not None or has_values:
+            seen += 1
         if momentum is None:
-            if not statistics.count:  # an empty batch has no value to weigh
-                return
-            momentum = 1 / seen if seen else 0.0
+            momentum = 1 / seen if tracked is not None and seen else 0.0
         changes = recording.changes
-        if mean is not None and var is not None:
-            if changes is not None:
-                changes += (mean, mean.copy()), (var, var.copy())
-            update_running_statistics(mean, var, statistics, momentum)
+        if changes is not None and mean is not None and var is not None:
+            changes += (mean, mean.copy()), (var, var.copy())
+        return mean, var, momentum, seen
+
+    def _count(self, seen: int) -> None:
+        """Write the count of batches."""
+        tracked = self.num_batches_tracked
         if tracked is not None:
-            if changes is not None:
-                changes.append((tracked, seen - 1))
+            if recording.changes is not None:
+                recording.changes.append((tracked, tracked.item()))
             # After the last int64 comes the first, as in torch. np.add takes 1 µs more.
             tracked[...] = seen if seen < 2**63 else -(2**63)
 

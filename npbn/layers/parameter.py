@@ -119,11 +119,11 @@ class Parameter:
     @grad.setter
     def grad(self, value: np.ndarray | None) -> None:
         if value is not None:
-            value = np.asarray(value)
-            if value.shape != self.shape:
-                raise ShapeError(f"Parameter.grad: expected shape {self.shape}, got {value.shape}")
-            if value.dtype != self.dtype:
-                raise DtypeError(f"Parameter.grad: expected dtype {self.dtype}, got {value.dtype}")
+            value, data = np.asarray(value), self._data
+            if value.shape != data.shape:
+                raise ShapeError(f"Parameter.grad: expected shape {data.shape}, got {value.shape}")
+            if value.dtype != data.dtype:
+                raise DtypeError(f"Parameter.grad: expected dtype {data.dtype}, got {value.dtype}")
         self._grad = value
 
     def accumulate(self, grad: np.ndarray) -> None:
@@ -142,7 +142,7 @@ class Parameter:
             If it has another shape or dtype; `grad` has not been changed then.
         """
         if self.requires_grad:
-            if self._grad is not None and grad.shape == self.shape:
+            if self._grad is not None and grad.shape == self._data.shape:
                 grad = _sum(self._grad, grad)
             self.grad = grad  # refuses another shape
             for hook in list(self._hooks.values()):
