@@ -84,6 +84,12 @@ def test_the_same_threads_work_again(failing):
     assert workers.run(jobs) == first
 
 
+def test_every_call_uses_the_same_pool(threads):
+    threads(3)
+    first, again = (share(lambda _: threading.get_ident(), [(i,) for i in range(3)]) for _ in "ab")
+    assert first == again
+
+
 @pytest.mark.parametrize("method", ["start", "outcome"])
 def test_after_an_interrupt_no_result_is_another_calls(monkeypatch, method):
     """Ctrl-C comes while this thread gives work to the others, or waits for them."""
