@@ -277,4 +277,5 @@ def test_a_state_with_a_prefix_is_refused_with_how_to_load_it(prefix):
     del state[f"{prefix}fc.bias"]
     with pytest.raises(StateDictError) as caught:
         npbn.from_config(to_config(net), state=state)
+    assert str(caught.value).startswith("from_config: missing key")  # before anything is made
     assert ("strip_prefix='module.'" in str(caught.value)) == bool(prefix)

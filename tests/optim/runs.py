@@ -17,12 +17,11 @@ ROUNDINGS = 12
 @st.composite
 def group_options(draw):
     """Draw options of one parameter group, nesterov only where it is allowed."""
-    rates = st.just(0.0) | st.floats(0, 1)
-    options = {"lr": draw(rates), "weight_decay": draw(rates), "momentum": draw(rates)}
-    options["dampening"] = draw(st.just(0.0) | st.floats(-1, 1))
+    rates, nesterov = st.just(0.0) | st.floats(0, 1), draw(st.booleans())
+    options = {"lr": draw(st.floats(0, 1)), "weight_decay": draw(rates), "nesterov": nesterov}
+    options["momentum"] = draw(st.floats(0, 1, exclude_min=True) if nesterov else rates)
+    options["dampening"] = 0.0 if nesterov else draw(st.just(0.0) | st.floats(-1, 1))
     options["maximize"] = draw(st.booleans())
-    if options["momentum"] > 0 and options["dampening"] == 0:
-        options["nesterov"] = draw(st.booleans())
     return options
 
 
@@ -67,7 +66,7 @@ def params(optimizer):
 
 
 def step(optimizer, rates, gradients):
-    """Set rates and gradients and take a step; npbn's gradients are read-only."""
+    """Set rates and gradients and take a step, which leaves the gradients as they are."""
     for group, lr in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = lr
     for parameter, grad in zip(params(optimizer), gradients, strict=True):
@@ -75,8 +74,6 @@ def step(optimizer, rates, gradients):
             parameter.grad = tensor(grad)
         else:
             parameter.grad = None if grad is None else grad.copy()
-            if grad is not None:
-                parameter.grad.flags.writeable = False
     optimizer.step()
     for parameter, grad in zip(params(optimizer), gradients, strict=True):
         if grad is not None:
