@@ -46,6 +46,22 @@ def test_what_is_the_derivative_passes_and_nothing_changes(name, seed):
     np.testing.assert_array_equal(x, kept)
 
 
+@given(place=st.floats(-2.5, 2.5))
+def test_a_kink_beside_a_value_is_no_mistake(place):
+    """However near: one at 0.6 of a step or less made a right gradient wrong."""
+    x = np.arange(1.0, 6.0)[:, None]
+    kink = 3 + place * 1e-4 * x.std()  # the third value, up to 2.5 steps away
+
+    class Kink(npbn.Module):
+        def _apply(self, x, predict):
+            return np.where(x > kink, 5 * (x - kink), x - kink), x
+
+        def _backward(self, grad_output, cache, input_grad):
+            return grad_output * np.where(cache > kink, 5.0, 1.0)
+
+    assert check_gradients(Kink(), x)["input"] <= 4  # the change of the slope times the gradient
+
+
 def wrong(backward):
     """Return a BatchNorm whose gradients pass through `backward(input, weight, bias)`."""
 
