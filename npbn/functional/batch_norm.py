@@ -72,7 +72,7 @@ class BatchNormCache(NamedTuple):
 
     @property
     def statistics(self) -> BatchStatistics | None:
-        """Those of the batch; None if the running statistics normalised."""
+        """Those that normalised, of the whole batch; None if the running statistics did."""
         return None if self.count is None else BatchStatistics(self.count, self.vectors[:3])
 
     @property
@@ -141,9 +141,10 @@ def normalise_and_track(
         running_mean, running_var = np.zeros((2, x.shape[1]), batch.dtype)
     mean, var = as_vector(running_mean), as_vector(running_var)
     count = _by_the_batch(batch, *learnt, float(eps), vectors, y, mean, var, float(momentum))
+    y = like(y, x)
     store(mean, running_mean)
     store(var, running_var)
-    return like(y, x), BatchNormCache(batch, count, vectors, gradient_dtype(weight))
+    return y, BatchNormCache(batch, count, vectors, gradient_dtype(weight))
 
 
 # Fused functions write their results into arguments: to return an array takes 0.8 µs. They do so by

@@ -179,6 +179,7 @@ class BatchNorm(Module):
     ) -> tuple[np.ndarray | None, np.ndarray | None, float, int]:
         """Return running mean and variance, the momentum, and the count after this batch.
 
+        Read-only statistics are refused, and the former ones recorded for a rollback.
         Momentum None weighs all batches alike, but for empty ones, which have no value to weigh.
         """
         self.check_writeable()

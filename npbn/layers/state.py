@@ -86,7 +86,7 @@ def load_state(
             check_holds(mine[key], value)
         except ValueError as error:
             problems.append(f"{quoted(key)}: {error}")
-    more = advice(state) if incompatible.unexpected_keys else ""
+    more = advice(state) if strict and incompatible.unexpected_keys else ""
     raise_all(f"{who}.load_state_dict", problems, more)
     for key, value in values.items():
         mine[key][...] = value

@@ -278,3 +278,15 @@ def test_numbers_beyond_the_dtype_become_infinite_without_a_warning_as_in_torch(
         mine.load_state_dict({"weight": np.array([[1e300]])})
     its.load_state_dict({"weight": torch.tensor([[1e300]], dtype=torch.float64)})
     assert mine.weight.data == its.weight.item() == np.inf
+
+
+def test_keys_that_may_be_left_over_are_no_reason_to_advise_a_prefix():
+    class Net(npbn.Module):
+        def __init__(self):
+            self.model = npbn.Linear(2, 3)
+
+    state = {"model.weight": np.ones((9, 9)), "model.bias": np.ones(3), "model.old": np.ones(1)}
+    with pytest.raises(npbn.errors.StateDictError) as caught:
+        Net().load_state_dict(state, strict=False)
+    assert "model.weight" in str(caught.value)
+    assert "strip_prefix" not in str(caught.value)
