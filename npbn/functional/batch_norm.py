@@ -42,7 +42,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npbn.engines import affine, combine, fused, moments, reduce
-from npbn.functional.batches import as_batch, as_vector, like, rounded, scale_and_shift, store
+from npbn.functional.batches import as_batch, as_vector, like, rounded, scale_and_shift
 from npbn.functional.checks import FLOAT16, FLOAT32, FLOAT64
 from npbn.functional.statistics import BatchStatistics
 
@@ -115,7 +115,7 @@ def batch_norm_forward(
         ``cache.statistics`` is what :func:`updated_running_statistics` takes.
     """
     if training:
-        return normalise_and_track(x, None, None, weight, bias, 0.0, eps)
+        return normalise_and_average(x, None, None, weight, bias, 0.0, eps)[:2]
     if running_mean is None or running_var is None:
         raise ValueError("batch_norm_forward: expected running statistics in evaluation, got None")
     batch, vectors = as_batch(x), np.empty((5, x.shape[1]))
@@ -125,7 +125,7 @@ def batch_norm_forward(
     return like(y, x), BatchNormCache(batch, None, vectors, gradient_dtype(weight))
 
 
-def normalise_and_track(
+def normalise_and_average(
     x: Array,
     running_mean: Array | None,
     running_var: Array | None,
@@ -133,18 +133,22 @@ def normalise_and_track(
     bias: Array | None,
     momentum: float,
     eps: float,
-) -> tuple[np.ndarray, BatchNormCache]:
-    """Normalise by the batch; average it into the running statistics, if given, in place."""
+) -> tuple[np.ndarray, BatchNormCache, tuple[Array, Array]]:
+    """Normalise by the batch; return also the new running mean and variance."""
     batch, vectors = as_batch(x), np.empty((5, x.shape[1]))
     y, learnt = np.empty_like(batch), scale_and_shift(weight, bias, batch)
     if running_mean is None or running_var is None:
         running_mean, running_var = np.zeros((2, x.shape[1]), batch.dtype)
     mean, var = as_vector(running_mean), as_vector(running_var)
-    count = _by_the_batch(batch, *learnt, float(eps), vectors, y, mean, var, float(momentum))
-    y = like(y, x)
-    store(mean, running_mean)
-    store(var, running_var)
-    return y, BatchNormCache(batch, count, vectors, gradient_dtype(weight))
+    averages = np.empty((2, x.shape[1]), mean.dtype)
+    count = _by_the_batch(
+        batch, *learnt, float(eps), vectors, y, mean, var, float(momentum), averages
+    )
+    cache = BatchNormCache(batch, count, vectors, gradient_dtype(weight))
+    if count:
+        averages = rounded(averages, running_mean.dtype)
+        running_mean, running_var = averages[0], averages[1]  # to unpack takes 0.6 µs more
+    return like(y, x), cache, (running_mean, running_var)
 
 
 # Fused functions write their results into arguments: to return an array takes 0.8 µs. They do so by
@@ -162,11 +166,11 @@ def _by_the_batch(
     running_mean: Array,
     running_var: Array,
     momentum: float,
+    averages: Array,
 ) -> int:
     count = moments(x, vectors)
     normalise(x, vectors[2], max(count, 1), weight, bias, eps, vectors, y)
-    if count:
-        _average(running_mean, running_var, vectors, max(count - 1, 1), momentum)
+    average(running_mean, running_var, vectors, max(count - 1, 1), momentum, averages)
     return count
 
 
@@ -288,22 +292,16 @@ def _scaled(grad: Array, vectors: Array, grad_input: Array) -> None:
     affine(grad, nothing, nothing, scale, nothing, grad_input)
 
 
-def update_running_statistics(
-    running_mean: Array, running_var: Array, statistics: BatchStatistics, momentum: float
-) -> None:
-    """Average a batch into the running mean and variance, in place."""
-    count, moments = statistics
-    if count:
-        mean, var = as_vector(running_mean), as_vector(running_var)
-        _average(mean, var, moments, max(count - 1, 1), float(momentum))
-        store(mean, running_mean)
-        store(var, running_var)
-
-
 @fused
-def _average(
-    running_mean: Array, running_var: Array, moments: Array, divisor: int, momentum: float
+def average(
+    running_mean: Array,
+    running_var: Array,
+    moments: Array,
+    divisor: int,
+    momentum: float,
+    averages: Array,
 ) -> None:
+    """Write the new running mean and variance."""
     keep, mean, var = 1.0 - momentum, moments[0], moments[2] / divisor
-    np.add(keep * running_mean.astype(np.float64), momentum * mean, running_mean)
-    np.add(keep * running_var.astype(np.float64), momentum * var, running_var)
+    np.add(keep * running_mean.astype(np.float64), momentum * mean, averages[0])
+    np.add(keep * running_var.astype(np.float64), momentum * var, averages[1])

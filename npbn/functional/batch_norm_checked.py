@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from npbn.arguments import check_number
 from npbn.errors import ShapeError
-from npbn.functional.batch_norm import batch_norm_forward, normalise_and_track
+from npbn.functional.batch_norm import batch_norm_forward, normalise_and_average
 from npbn.functional.checks import check_batch_norm, plainly_fits
 
 
@@ -102,17 +102,16 @@ def batch_norm(
             raise TypeError(f"batch_norm: expected {name} as an ndarray, got {array!r}")
     weight = None if weight is None else np.asarray(weight)
     bias = None if bias is None else np.asarray(bias)
-    vectors = {
-        "running_mean": running_mean,
-        "running_var": running_var,
-        "weight": weight,
-        "bias": bias,
-    }
+    vectors = (running_mean, running_var, weight, bias)
     if not plainly_fits(x, x.shape[1], vectors, training, eps):
         check_batch_norm("batch_norm", x, x.shape[1], vectors, training, eps)
     if training and running_mean is not None and running_var is not None:
         if not (running_mean.flags.writeable and running_var.flags.writeable):
             raise ValueError("batch_norm: expected running statistics that can be written to")
         check_number("batch_norm", "momentum", momentum)
-        return normalise_and_track(x, running_mean, running_var, weight, bias, momentum, eps)[0]
+        y, _, averages = normalise_and_average(
+            x, running_mean, running_var, weight, bias, momentum, eps
+        )
+        running_mean[...], running_var[...] = averages
+        return y
     return batch_norm_forward(x, running_mean, running_var, weight, bias, training, eps)[0]

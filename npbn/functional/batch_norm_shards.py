@@ -15,13 +15,13 @@ import numpy as np
 
 from npbn.functional.batch_norm import (
     BatchNormCache,
+    average,
     gradient_dtype,
     input_gradient,
     normalise,
     sum_gradients,
-    update_running_statistics,
 )
-from npbn.functional.batches import as_batch, like, scale_and_shift
+from npbn.functional.batches import as_batch, as_vector, like, rounded, scale_and_shift
 from npbn.functional.statistics import BatchStatistics, measure
 
 
@@ -82,7 +82,7 @@ def updated_running_statistics(
     statistics: BatchStatistics,
     momentum: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the running mean and variance with a batch averaged in, as new arrays.
+    """Return the running mean and variance with a batch averaged in.
 
     Parameters
     ----------
@@ -100,9 +100,14 @@ def updated_running_statistics(
     running_var : ndarray, shape (C,)
         The same of the variance.
     """
-    mean, var = running_mean.copy(), running_var.copy()
-    update_running_statistics(mean, var, statistics, momentum)
-    return mean, var
+    count, moments = statistics
+    if not count:
+        return running_mean.copy(), running_var.copy()
+    mean, var = as_vector(running_mean), as_vector(running_var)
+    averages = np.empty((2, len(mean)), mean.dtype)
+    average(mean, var, moments, max(count - 1, 1), float(momentum), averages)
+    new_mean, new_var = rounded(averages, running_mean.dtype)
+    return new_mean, new_var
 
 
 def batch_norm_backward_reduce(

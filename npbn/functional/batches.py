@@ -24,12 +24,6 @@ def as_vector(vector: np.ndarray) -> np.ndarray:
     return vector.astype(np.float32) if vector.dtype == FLOAT16 else vector
 
 
-def store(vector: np.ndarray, array: np.ndarray) -> None:
-    """Write a vector back into the array that :func:`as_vector` converted, if it did."""
-    if vector is not array:
-        array[...] = rounded(vector, array.dtype)
-
-
 def scale_and_shift(
     weight: np.ndarray | None, bias: np.ndarray | None, batch: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -58,7 +58,7 @@ def check_batch_norm(
     who: str,
     x: np.ndarray,
     num_features: int,
-    vectors: dict[str, np.ndarray | None],
+    vectors: tuple[np.ndarray | None, ...],
     training: bool,
     eps: float,
     least: int = 2,
@@ -73,8 +73,8 @@ def check_batch_norm(
         The input.
     num_features : int
         C, the number of channels expected along axis 1.
-    vectors : dict
-        The per-channel arrays by name: running_mean, running_var, weight, bias.
+    vectors : tuple
+        The per-channel arrays, or None: running_mean, running_var, weight, bias.
     training : bool
         Whether the batch's statistics will normalise.
     eps : float
@@ -97,7 +97,8 @@ def check_batch_norm(
     float_array(who, x)
     if x.shape[1] != num_features:
         raise ShapeError(f"{who}: expected {num_features} channels along axis 1, got {x.shape}")
-    given = {name: array for name, array in vectors.items() if array is not None}
+    names = ("running_mean", "running_var", "weight", "bias")
+    given = {name: array for name, array in zip(names, vectors, strict=True) if array is not None}
     for name, array in given.items():
         if array.shape != (num_features,):
             raise ShapeError(
@@ -131,23 +132,24 @@ def check_batch_norm(
 def plainly_fits(
     x: np.ndarray,
     num_features: int,
-    vectors: dict[str, np.ndarray | None],
+    vectors: tuple[np.ndarray | None, ...],
     training: bool,
     eps: float,
 ) -> bool:
-    """Check the usual call quickly: True if all is float32 and fits, False if not decided.
+    """Check the usual call quickly: True if all is of one dtype and fits, False if not decided.
 
-    It takes a third of the time of :func:`check_batch_norm`, which decides.
+    It takes a quarter of the time of :func:`check_batch_norm`, which decides. `vectors` are in its
+    order.
     """
-    shape = (num_features,)
-    for array in vectors.values():
-        if array is not None and (array.shape != shape or array.dtype != FLOAT32):
+    dtype, shape = x.dtype, (num_features,)
+    for array in vectors:
+        if array is not None and (array.dtype is not dtype or array.shape != shape):
             return False
     return (
-        x.dtype == FLOAT32
+        (dtype is FLOAT32 or dtype is FLOAT64)
         and x.shape[1] == num_features
         and x.size > num_features
         and eps > 0
-        and (vectors["running_mean"] is None) == (vectors["running_var"] is None)
-        and (training or vectors["running_mean"] is not None)
+        and (vectors[0] is None) == (vectors[1] is None)
+        and (training or vectors[0] is not None)
     )

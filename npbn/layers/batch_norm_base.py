@@ -11,9 +11,9 @@ from npbn.errors import ShapeError
 from npbn.functional.batch_norm import (
     batch_norm_backward,
     batch_norm_forward,
-    normalise_and_track,
-    update_running_statistics,
+    normalise_and_average,
 )
+from npbn.functional.batch_norm_shards import updated_running_statistics
 from npbn.functional.batches import rounded
 from npbn.functional.checks import check_batch_norm, float_dtype, plainly_fits
 from npbn.functional.statistics import BatchStatistics
@@ -141,7 +141,7 @@ class BatchNorm(Module):
         mean, var = self.running_mean, self.running_var
         weight = None if self.weight is None else self.weight.data
         bias = None if self.bias is None else self.bias.data
-        vectors = {"running_mean": mean, "running_var": var, "weight": weight, "bias": bias}
+        vectors = (mean, var, weight, bias)
         by_batch = training or (mean is None and var is None)
         if not plainly_fits(x, self.num_features, vectors, by_batch, self.eps):
             check_batch_norm(
@@ -162,44 +162,50 @@ class BatchNorm(Module):
         """Return output and cache of a batch that has passed the checks; track its statistics."""
         if not self.track_running_stats:
             return batch_norm_forward(x, None, None, weight, bias, True, self.eps)
-        mean, var, momentum, seen = self._before_tracking(x.size > 0)
-        result = normalise_and_track(x, mean, var, weight, bias, momentum, self.eps)
-        self._count(seen)
-        return result
+        momentum, seen = self._before_tracking(x.size > 0)
+        y, cache, averages = normalise_and_average(
+            x, self.running_mean, self.running_var, weight, bias, momentum, self.eps
+        )
+        self._write(averages, seen)
+        return y, cache
 
     def _track(self, statistics: BatchStatistics) -> None:
         """Average statistics that a subclass has measured into the running statistics."""
-        mean, var, momentum, seen = self._before_tracking(statistics.count > 0)
+        mean, var = self.running_mean, self.running_var
+        momentum, seen = self._before_tracking(statistics.count > 0)
+        averages = None
         if mean is not None and var is not None:
-            update_running_statistics(mean, var, statistics, momentum)
-        self._count(seen)
+            averages = updated_running_statistics(mean, var, statistics, momentum)
+        self._write(averages, seen)
 
-    def _before_tracking(
-        self, has_values: bool
-    ) -> tuple[np.ndarray | None, np.ndarray | None, float, int]:
-        """Return running mean and variance, the momentum, and the count after this batch.
+    def _before_tracking(self, has_values: bool) -> tuple[float, int]:
+        """Return the momentum, and the count of batches after this one.
 
-        Read-only statistics are refused, and the former ones recorded for a rollback.
         Momentum None weighs all batches alike, but for empty ones, which have no value to weigh.
         """
         self.check_writeable()
-        mean, var, tracked = self.running_mean, self.running_var, self.num_batches_tracked
-        momentum, seen = self.momentum, 0 if tracked is None else tracked.item()
+        tracked, momentum = self.num_batches_tracked, self.momentum
+        seen = 0 if tracked is None else tracked.item()
         if momentum is not None or has_values:
             seen += 1
         if momentum is None:
             momentum = 1 / seen if tracked is not None and seen else 0.0
-        changes = recording.changes
-        if changes is not None and mean is not None and var is not None:
-            changes += (mean, mean.copy()), (var, var.copy())
-        return mean, var, momentum, seen
+        return momentum, seen
 
-    def _count(self, seen: int) -> None:
-        """Write the count of batches."""
-        tracked = self.num_batches_tracked
+    def _write(self, averages: tuple[np.ndarray, np.ndarray] | None, seen: int) -> None:
+        """Write the new running mean and variance and the count of batches.
+
+        A batch is computed with before anything is written: what fails or is interrupted until
+        then has changed nothing. Between the assignments Python does not look for Ctrl-C.
+        """
+        mean, var, tracked = self.running_mean, self.running_var, self.num_batches_tracked
+        changes = recording.changes
+        if changes is not None:
+            arrays = (array for array in (mean, var, tracked) if array is not None)
+            changes += [(array, array.copy()) for array in arrays]
+        if averages is not None and mean is not None and var is not None:
+            mean[...], var[...] = averages
         if tracked is not None:
-            if recording.changes is not None:
-                recording.changes.append((tracked, tracked.item()))
             # After the last int64 comes the first, as in torch. np.add takes 1 µs more.
             tracked[...] = seen if seen < 2**63 else -(2**63)
 

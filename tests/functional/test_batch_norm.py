@@ -10,6 +10,7 @@ from batch_norm_problems import Problem, problems
 from helpers import (
     LAYOUTS,
     SPECIALS,
+    along,
     assert_same_bits,
     assert_within,
     batch,
@@ -44,6 +45,15 @@ def test_without_input_grad_only_that_gradient_is_missing(p):
     assert grad_input is None
     for mine, full in zip(actual, expected, strict=True):
         assert_same_bits(mine, full)
+
+
+@given(problems())
+def test_the_output_is_the_normalised_input_scaled_and_shifted(p):
+    y, cache = p.forward()
+    expected = cache.x_hat.reshape(p.x.shape)
+    expected = expected if p.weight is None else expected * along(p.weight, p.x)
+    expected = expected if p.bias is None else expected + along(p.bias, p.x)
+    assert_within(y, expected, p.bounds().output(), "y")
 
 
 # -- differences ----------------------------------------------------------------------------------
@@ -264,6 +274,9 @@ def test_defaults_are_torchs():
     assert list(mine.parameters)[1:] == list(its.parameters)[1:]
     for name in list(its.parameters)[1:]:
         assert mine.parameters[name].default == its.parameters[name].default, name
+    unchecked = inspect.signature(batch_norm_forward).parameters
+    for name in ("weight", "bias", "training", "eps"):
+        assert unchecked[name].default == its.parameters[name].default, name
 
 
 def test_gradients_of_scale_and_shift_beyond_the_range_come_without_a_warning():

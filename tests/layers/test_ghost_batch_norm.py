@@ -254,15 +254,15 @@ def test_ghosts_of_one_value_are_refused_for_a_single_channel_too():
 
 def test_interrupted_between_ghosts_it_has_tracked_none(monkeypatch):
     layer, calls = npbn.GhostBatchNorm1d(2, 2), []
-    count = npbn.BatchNorm1d._count
+    write = npbn.BatchNorm1d._write
 
     def interrupted(*arguments):
-        count(*arguments)
+        write(*arguments)
         calls.append(arguments)
         if len(calls) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(npbn.GhostBatchNorm1d, "_count", interrupted)
+    monkeypatch.setattr(npbn.GhostBatchNorm1d, "_write", interrupted)
     before = snapshot(layer)
     with pytest.raises(KeyboardInterrupt):
         layer(draw(0, (8, 2), "f4"))

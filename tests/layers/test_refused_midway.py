@@ -17,6 +17,7 @@ from layer_contract import assert_unchanged, snapshot
 
 import npbn
 from npbn.errors import DataError, DtypeError, ShapeError
+from npbn.layers import batch_norm_base
 from npbn.layers.rollback import recording, restoring
 
 NORMS = {
@@ -99,6 +100,30 @@ def test_an_interrupted_forward_pass_is_undone_too(error):
     with pytest.raises(error):
         net(np.eye(2, dtype="f4"))
     assert_unchanged(net, before)
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_a_layer_alone_that_is_interrupted_is_as_it_was(monkeypatch, kind):
+    """Ctrl-C is raised when compiled code returns: the averages are written after that."""
+    rng = np.random.default_rng(0)
+    norm = trained(NORMS[kind](), rng)
+    before = snapshot(norm)
+    with monkeypatch.context() as patch:
+        for name in ("normalise_and_average", "updated_running_statistics"):
+            patch.setattr(batch_norm_base, name, interrupted_after(getattr(batch_norm_base, name)))
+        with pytest.raises(KeyboardInterrupt):
+            norm(rng.normal(size=(6, 4)).astype("f4"))
+    assert_unchanged(norm, before)
+    norm(rng.normal(size=(2, 4)).astype("f4"))
+    assert norm.num_batches_tracked == 8
+
+
+def interrupted_after(function):
+    def call(*arguments):
+        function(*arguments)
+        raise KeyboardInterrupt
+
+    return call
 
 
 def test_threads_record_for_themselves():
