@@ -18,7 +18,7 @@ from npbn.testing.strategies import cases, constant
 BUFFERS = "running_mean", "running_var", "num_batches_tracked"
 AFFINE = [(True, True), (True, False), (False, False)]
 # Statistics are gathered by up to GATHER ranks, and added by more.
-roads = pytest.mark.parametrize("gather", [16, 0], ids=["gathered", "summed"])
+gathered_or_summed = pytest.mark.parametrize("gather", [16, 0], ids=["gathered", "summed"])
 sizes = st.integers(1, 4)
 
 
@@ -104,7 +104,7 @@ def assert_case(case, shards, gather):
     return exact, ys
 
 
-@roads
+@gathered_or_summed
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @given(data=st.data(), size=sizes)
 def test_shards_of_a_batch_are_normalised_as_the_whole_batch(gather, dtype, data, size):
@@ -123,14 +123,14 @@ def test_shards_of_a_batch_are_normalised_as_the_whole_batch(gather, dtype, data
     assert_case(case, cuts(data.draw, len(case.steps[0].x), size), gather)
 
 
-@roads
+@gathered_or_summed
 @given(data=st.data(), size=sizes)
 def test_means_a_million_deviations_away_cost_float32_no_digits(gather, data, size):
     case = data.draw(cases(ranks=(2, 4), ratios=(1e6, -1e6), scales=(1.0, 1e-3)))
     assert_case(case, cuts(data.draw, len(case.steps[0].x), size), gather)
 
 
-@roads
+@gathered_or_summed
 @given(data=st.data(), size=sizes)
 def test_float16_input_is_computed_in_float32_and_rounded_once(gather, data, size):
     dtype = data.draw(st.sampled_from(["float16", "float32"]))
@@ -138,7 +138,7 @@ def test_float16_input_is_computed_in_float32_and_rounded_once(gather, data, siz
     assert_case(case, cuts(data.draw, len(case.steps[0].x), size), gather)
 
 
-@roads
+@gathered_or_summed
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @given(data=st.data(), size=sizes)
 def test_constant_channels_give_exactly_the_bias(gather, dtype, data, size):
@@ -157,8 +157,7 @@ def along(values, x):
 
 
 @given(data=st.data(), size=sizes)
-def test_large_batches_take_other_roads_to_the_same_numbers(data, size):
-    """Beyond 8,192 numbers a shard is measured and combined in its own dtype."""
+def test_large_batches_are_normalised_as_the_whole_batch(data, size):
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     mean, samples = data.draw(st.sampled_from([0.0, 30.0, 1e4])), 3000
     x = rng.normal(mean, 1, (samples, 5)).astype("f4")
@@ -174,7 +173,7 @@ def test_large_batches_take_other_roads_to_the_same_numbers(data, size):
     assert_case(case, cuts(data.draw, samples, size), 16)
 
 
-@roads
+@gathered_or_summed
 def test_many_ranks_most_of_them_without_samples(gather):
     rng = np.random.default_rng(0)
     case = cases_of(rng, rng.normal(3, 1, (5, 2)))

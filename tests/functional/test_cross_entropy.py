@@ -262,6 +262,11 @@ def test_no_floating_point_warning_even_when_numpy_is_told_to_raise(dtype, data)
         ({"ignore_index": 1.5}, ValueError, ["ignore_index", "integer", "1.5"]),
         ({"ignore_index": None}, ValueError, ["ignore_index", "integer", "None"]),
         ({"ignore_index": 2**63}, ValueError, ["ignore_index", "int64", str(2**63)]),
+        (
+            {"ignore_index": -(2**63) - 1},
+            ValueError,
+            ["ignore_index", "int64", "-9223372036854775"],
+        ),
         ({"label_smoothing": 1.1}, ValueError, ["[0, 1]", "1.1"]),
         ({"label_smoothing": -0.1}, ValueError, ["[0, 1]", "-0.1"]),
         ({"label_smoothing": np.nan}, ValueError, ["[0, 1]", "nan"]),
@@ -272,6 +277,13 @@ def test_wrong_arguments_of_cross_entropy_are_refused(change, error, fragments):
     with pytest.raises(error) as caught:
         cross_entropy(**arguments)
     assert all(fragment in str(caught.value) for fragment in fragments), str(caught.value)
+
+
+@pytest.mark.parametrize("ignore_index", [-(2**63), 2**63 - 1])
+def test_the_ignored_class_may_be_any_int64(ignore_index):
+    logits, target = np.array([[1.0, 2.0], [3.0, 5.0]]), np.array([1, ignore_index])
+    loss = cross_entropy(logits, target, ignore_index=ignore_index)
+    assert loss == cross_entropy(logits[:1], target[:1])
 
 
 @by_both_engines

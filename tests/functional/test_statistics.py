@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from npbn.functional import BatchStatistics, measure
+from npbn.functional import BatchStatistics, measure, updated_running_statistics
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -127,6 +127,8 @@ def test_var_is_biased_and_unbiased_var_is_not(rng, shape):
 def test_var_of_one_value_is_zero_and_not_nan():
     statistics = measure(np.ones((1, 2)))
     np.testing.assert_array_equal([statistics.var, statistics.unbiased_var], np.zeros((2, 2)))
+    updated = updated_running_statistics(np.zeros(2), np.ones(2), statistics, 0.25)
+    np.testing.assert_array_equal(updated, [[0.25, 0.25], [0.75, 0.75]])
 
 
 @given(rngs(), batch_shapes((2, 3)))

@@ -177,6 +177,7 @@ ONE_VALUE = "more than 1 value per channel when training"
         (np.ones((2, 3, 4, 5), "f4"), ShapeError, ["(N, 3) or (N, 3, L)", "(2, 3, 4, 5)"]),
         (np.ones((5, 4), "f4"), ShapeError, ["3 channels", "(5, 4)"]),
         (np.ones((5, 4, 3), "f4"), ShapeError, ["3 channels", "(5, 4, 3)"]),
+        (np.ones((3, 4), "f4"), ShapeError, ["3 channels", "(3, 4)"]),  # 3 samples
         (np.ones((5, 3)), DtypeError, ["float64", "float32", "astype"]),
         (np.ones((5, 3), int), DtypeError, ["int64", "float32", "astype"]),
         (np.ones((5, 3), bool), DtypeError, ["bool", "float32"]),

@@ -112,6 +112,12 @@ def test_another_optimizers_state_before_its_first_step_is_refused_too(name):
         trained().load_state_dict(saved_by(name, steps=0))
 
 
+def test_a_parameter_without_a_buffer_has_made_no_step():
+    optimizer = trained()
+    optimizer.load_state_dict(changed(state={0: {}, 1: {"momentum_buffer": None}}))
+    assert optimizer.state == {}
+
+
 def test_the_option_that_is_wrong_is_named():
     for option in ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize"):
         with pytest.raises(StateDictError, match=f"expected a number as {option}, got 'a'"):
