@@ -22,10 +22,10 @@ pytest.register_assert_rewrite(
 # HYPOTHESIS_PROFILE=nightly pytest ...: how many examples, and whether the slow tests run. Nothing
 # else in the tests asks how thorough they are to be.
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "dev")
-LEAST = 0.15  # of a property's examples, for each of its parameters: 3 of dev's 20, 15 of ci's 100
+LEAST = 0.15  # of a property's examples, for each of its parameters: 3 of dev's 20, 8 of ci's 50
 # They replay and check in processes; a doctest takes no marker.
 SLOW_DOCTESTS = ["npbn.testing.export", "npbn.testing.conformance.check_batch_norm"]
-for name, max_examples in {"dev": 20, "ci": 100, "nightly": 4000}.items():
+for name, max_examples in {"dev": 20, "ci": 50, "nightly": 4000}.items():
     settings.register_profile(
         name,
         max_examples=max_examples,

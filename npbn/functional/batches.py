@@ -4,15 +4,13 @@ import math
 
 import numpy as np
 
-from npbn.functional.checks import FLOAT16
-
 
 def as_batch(x: np.ndarray) -> np.ndarray:
     """Return (N, C, ...) as (N, C) or (N, C, P), float32 or float64.
 
     It is C-contiguous, aligned and writeable: numba compiles a function again for other arrays.
     """
-    if x.dtype == FLOAT16:
+    if x.itemsize == 2:  # float16
         x = x.astype(np.float32)
     if not x.flags.carray:
         x = np.array(x, order="C")
@@ -21,7 +19,7 @@ def as_batch(x: np.ndarray) -> np.ndarray:
 
 def as_vector(vector: np.ndarray) -> np.ndarray:
     """Return a (C,) vector in float32 or float64."""
-    return vector.astype(np.float32) if vector.dtype == FLOAT16 else vector
+    return vector.astype(np.float32) if vector.itemsize == 2 else vector  # 2 bytes: float16
 
 
 def scale_and_shift(
@@ -37,7 +35,9 @@ def scale_and_shift(
 
 def like(result: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Return an engine's result with the shape and dtype of `x`."""
-    return rounded(result if result.shape == x.shape else result.reshape(x.shape), x.dtype)
+    if result.shape == x.shape and result.itemsize == x.itemsize:
+        return result
+    return rounded(result.reshape(x.shape), x.dtype)
 
 
 def rounded(result: np.ndarray, dtype: np.dtype) -> np.ndarray:
