@@ -46,6 +46,20 @@ def compare(mine, its):
         assert mine[name] == its[name], name
 
 
-def test_the_function_without_checks_has_those_of_the_one_with_them():
-    checked = defaults(functional.batch_norm)
-    assert defaults(functional.batch_norm_forward).items() <= checked.items()
+def test_of_what_a_method_takes():
+    mine, its = npbn.Module, torch.nn.Module
+    for name in ("train", "zero_grad", "requires_grad_", "load_state_dict", "named_parameters"):
+        compare(getattr(mine, name), getattr(its, name))
+    compare(npbn.SGD.zero_grad, torch.optim.SGD.zero_grad)
+    assert defaults(npbn.Parameter.zero_grad) == defaults(npbn.SGD.zero_grad)
+
+
+UNCHECKED = [name for name in functional.__all__ if f"{name}_forward" in functional.__all__]
+
+
+@pytest.mark.parametrize("name", UNCHECKED)
+def test_of_a_function_without_checks(name):
+    """They are those of the function with checks."""
+    forward = defaults(getattr(functional, f"{name}_forward"))
+    checked = defaults(getattr(functional, name))
+    assert forward.items() <= checked.items()

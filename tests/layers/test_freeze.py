@@ -38,6 +38,18 @@ def train(net, rng, steps=2, **options):
         npbn.train_step(net, x, target, npbn.CrossEntropyLoss(), optimizer)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_what_is_frozen_is_in_eval_mode_at_once_and_after_it_until_train(training):
+    net = Sequential(Linear(3, 4), BatchNorm1d(4)).train(training)
+    net.freeze()
+    assert [module.training for module in net.modules()] == [False] * 3
+    net.train(training).freeze(False)
+    assert [module.training for module in net.modules()] == [False] * 3
+    assert net.train().training
+    net.freeze(False)  # of what is not frozen it changes nothing
+    assert [module.training for module in net.modules()] == [True] * 3
+
+
 @pytest.mark.parametrize("way", COPIES)
 @given(
     rng=rngs(),
