@@ -1,5 +1,7 @@
 """Pooling against torch, and against its own definition where torch has none."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -104,6 +106,26 @@ def test_a_window_without_an_element_is_minus_infinity_and_its_gradient_goes_now
     np.testing.assert_array_equal(y, [[[-np.inf]]])
     np.testing.assert_array_equal(y, torch.nn.functional.max_pool2d(tensor(x), **options))
     np.testing.assert_array_equal(grad_x, np.zeros((1, 2, 2)))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_of_minus_infinity_alone_the_first_element_in_the_window_has_the_gradient(axis):
+    """All windows of up to five taps along an axis, those without an element left out."""
+    for size, kernel, stride, dilation in itertools.product(*map(range, (6, 6, 3, 3))):
+        for padding in range(kernel // 2 + 1):
+            starts = range(-padding, size + padding - dilation * (kernel - 1), max(stride, 1))
+            windows = [range(s, s + kernel * dilation, max(dilation, 1)) for s in starts]
+            if not (kernel and stride and dilation and windows):
+                continue
+            if not all(any(0 <= i < size for i in window) for window in windows):
+                continue
+            pair = (lambda one, other: (one, other)) if axis else (lambda one, other: (other, one))
+            x = np.full((1, *pair(1, size)), -np.inf)
+            options = {"kernel_size": pair(1, kernel), "stride": pair(1, stride)}
+            options |= {"padding": pair(0, padding), "dilation": pair(1, dilation)}
+            grad = np.arange(1.0, len(windows) + 1).reshape(1, *pair(1, len(windows)))
+            grad_x = both_ways("max_pool2d", x, options, grad)[2]
+            assert_same_bits(grad_x, by_torch("max_pool2d", x, grad, options)[1], options)
 
 
 # -- averages ---------------------------------------------------------------------------------

@@ -123,6 +123,14 @@ def test_half_is_torchs(rng):
     assert mine.backward(x).dtype == np.float16
 
 
+def test_what_a_smaller_dtype_does_not_hold_is_infinite_without_a_warning():
+    layer = npbn.BatchNorm1d(1, dtype=np.float64)
+    layer.weight.data[...] = layer.running_var[...] = 1e300
+    with np.errstate(all="raise"):
+        layer.half()
+    assert layer.weight.data == layer.running_var == np.inf
+
+
 @pytest.mark.parametrize("set_to_none", [True, False])
 @pytest.mark.parametrize("of_the_optimizer", [True, False])
 @given(rng=rngs())
