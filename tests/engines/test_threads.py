@@ -1,5 +1,6 @@
 """The pool of threads: who works, what comes back, errors that come through, a fork that works."""
 
+import os
 import sys
 import threading
 
@@ -9,7 +10,7 @@ from processes import run_python
 
 import npbn
 from npbn.engines import numpy_
-from npbn.engines.threads import Workers, _Worker, share
+from npbn.engines.threads import Workers, _available, _Worker, share
 
 AFTER_A_FORK = """
 import os, sys, threading
@@ -156,6 +157,15 @@ def test_at_first_it_is_omp_num_threads_or_the_cpus(wanted, threads):
     done = run_python("-c", code, env={"OMP_NUM_THREADS": wanted})
     found, cpus = map(int, done.out.split())
     assert found == (cpus if threads is None else threads)
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(6, 6), (None, 1)])
+def test_where_a_process_has_no_affinity_it_is_the_number_of_cpus(monkeypatch, cpus, threads):
+    """On macOS and Windows."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: cpus)
+    assert _available() == threads
 
 
 @pytest.mark.process
