@@ -113,9 +113,10 @@ def test_another_optimizers_state_before_its_first_step_is_refused_too(name):
 
 
 def test_a_parameter_without_a_buffer_has_made_no_step():
-    optimizer = trained()
-    optimizer.load_state_dict(changed(state={0: {}, 1: {"momentum_buffer": None}}))
-    assert optimizer.state == {}
+    optimizer, buffer = trained(), {"momentum_buffer": np.ones((2, 3))}
+    for nothing in ({}, {"momentum_buffer": None}):
+        optimizer.load_state_dict(changed(state={0: nothing, 1: buffer}))
+        assert optimizer.state_dict()["state"].keys() == {1}
 
 
 def test_the_option_that_is_wrong_is_named():
