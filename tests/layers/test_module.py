@@ -219,6 +219,14 @@ def test_float_and_double_cast_parameters_gradients_and_buffers(start, cast, dty
     run(net, dtype=dtype)
 
 
+@pytest.mark.parametrize("dtype", ["?", "u1", "i8", "c8"])
+def test_buffers_that_are_no_floats_keep_their_dtype(dtype):
+    module = npbn.Module()
+    module.register_buffer("state", np.ones(2, dtype))
+    for cast in ("double", "float", "half"):
+        assert getattr(module, cast)().state.dtype == dtype
+
+
 def test_casting_keeps_shared_parameters_shared():
     net = odd_network(OURS).double()
     assert net[0].scale is net[2].scale

@@ -14,7 +14,7 @@ from npbn.testing.report import FAILED
 
 pytestmark = pytest.mark.process  # each check has a process of its own
 
-EXAMPLES = hypothesis.settings.default.max_examples // 10
+EXAMPLES = hypothesis.settings.default.max_examples // 20
 BY_NAME = {behaviour.name: behaviour for behaviour in BEHAVIOURS}
 
 
