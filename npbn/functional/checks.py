@@ -143,10 +143,13 @@ def plainly_fits(
     """
     dtype, shape = x.dtype, (num_features,)
     for array in vectors:
-        if array is not None and (array.dtype is not dtype or array.shape != shape):
+        # Dtypes are usually the same object; those of arrays that were pickled are equal.
+        if array is not None and (
+            (array.dtype is not dtype and array.dtype != dtype) or array.shape != shape
+        ):
             return False
     return (
-        (dtype is FLOAT32 or dtype is FLOAT64)
+        dtype in (FLOAT32, FLOAT64)
         and x.shape[1] == num_features
         and x.size > num_features
         and eps > 0
