@@ -155,10 +155,11 @@ class SyncBatchNorm(BatchNorm):
                 f"{who}: Expected more than 1 value per channel when training, got one in the "
                 f"batches of all {self.comm.size} ranks together"
             )
-        y, cache = batch_norm_elemt(x, statistics, weight, bias, self.eps)
+        y, shard = batch_norm_elemt(x, statistics, weight, bias, self.eps)
+        cache = SyncCache(shard, statistics.count)
         if self.track_running_stats:
             self._track(statistics)
-        return y, SyncCache(cache, statistics.count)
+        return y, cache
 
     def _gradients(
         self, grad_output: np.ndarray, cache: Any, input_grad: bool

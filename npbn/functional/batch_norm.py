@@ -134,7 +134,7 @@ def normalise_and_average(
     momentum: float,
     eps: float,
 ) -> tuple[np.ndarray, BatchNormCache, tuple[Array, Array]]:
-    """Normalise by the batch; return also the new running mean and variance."""
+    """Normalise by the batch; return the new running mean and variance too (if empty: the old)."""
     batch, vectors = as_batch(x), np.empty((5, x.shape[1]))
     y, learnt = np.empty_like(batch), scale_and_shift(weight, bias, batch)
     if running_mean is None or running_var is None:
@@ -147,7 +147,7 @@ def normalise_and_average(
     cache = BatchNormCache(batch, count, vectors, gradient_dtype(weight))
     if count:
         averages = rounded(averages, running_mean.dtype)
-        running_mean, running_var = averages[0], averages[1]  # to unpack takes 0.6 µs more
+        running_mean, running_var = averages[0], averages[1]  # unpacking takes 0.6 µs more
     return like(y, x), cache, (running_mean, running_var)
 
 

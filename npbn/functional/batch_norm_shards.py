@@ -82,7 +82,7 @@ def updated_running_statistics(
     statistics: BatchStatistics,
     momentum: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the running mean and variance with a batch averaged in.
+    """Return the running mean and variance with a batch averaged in, as new arrays.
 
     Parameters
     ----------
@@ -101,13 +101,13 @@ def updated_running_statistics(
         The same of the variance.
     """
     count, moments = statistics
+    mean, var = running_mean.copy(), running_var.copy()
     if not count:
-        return running_mean.copy(), running_var.copy()
-    mean, var = as_vector(running_mean), as_vector(running_var)
-    averages = np.empty((2, len(mean)), mean.dtype)
-    average(mean, var, moments, max(count - 1, 1), float(momentum), averages)
-    new_mean, new_var = rounded(averages, running_mean.dtype)
-    return new_mean, new_var
+        return mean, var
+    averages = np.empty((2, len(mean)), np.result_type(mean, var, np.float32))
+    divisor = max(count - 1, 1)
+    average(as_vector(mean), as_vector(var), moments, divisor, float(momentum), averages)
+    return rounded(averages[0], mean.dtype), rounded(averages[1], var.dtype)
 
 
 def batch_norm_backward_reduce(

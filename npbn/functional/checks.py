@@ -74,7 +74,7 @@ def check_batch_norm(
     num_features : int
         C, the number of channels expected along axis 1.
     vectors : tuple
-        The per-channel arrays, or None: running_mean, running_var, weight, bias.
+        running_mean, running_var, weight and bias, in this order; each an array or None.
     training : bool
         Whether the batch's statistics will normalise.
     eps : float
@@ -138,8 +138,8 @@ def plainly_fits(
 ) -> bool:
     """Check the usual call quickly: True if all is of one dtype and fits, False if not decided.
 
-    It takes a quarter of the time of :func:`check_batch_norm`, which decides. `vectors` are in its
-    order.
+    It takes a quarter of the time of :func:`check_batch_norm`, which decides. `vectors` are those
+    of that function.
     """
     dtype, shape = x.dtype, (num_features,)
     for array in vectors:

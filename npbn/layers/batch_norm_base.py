@@ -181,6 +181,7 @@ class BatchNorm(Module):
     def _before_tracking(self, has_values: bool) -> tuple[float, int]:
         """Return the momentum, and the count of batches after this one.
 
+        Statistics that cannot be written to are refused.
         Momentum None weighs all batches alike, but for empty ones, which have no value to weigh.
         """
         self.check_writeable()
@@ -195,8 +196,8 @@ class BatchNorm(Module):
     def _write(self, averages: tuple[np.ndarray, np.ndarray] | None, seen: int) -> None:
         """Write the new running mean and variance and the count of batches.
 
-        A batch is computed with before anything is written: what fails or is interrupted until
-        then has changed nothing. Between the assignments Python does not look for Ctrl-C.
+        All is computed before anything is written: a failure or an interrupt up to here has
+        changed nothing. Between the assignments Python does not look for Ctrl-C.
         """
         mean, var, tracked = self.running_mean, self.running_var, self.num_batches_tracked
         changes = recording.changes

@@ -66,9 +66,10 @@ class BatchRenorm(BatchNorm):
         scale = r if weight is None else weight * r
         shift = d if weight is None else weight * d
         shift = shift if bias is None else bias + shift
-        y, cache = batch_norm_elemt(x, statistics, scale, shift, self.eps)
+        y, inner = batch_norm_elemt(x, statistics, scale, shift, self.eps)
+        cache = BatchRenormCache(inner, r, d)
         self._track(statistics)
-        return y, BatchRenormCache(cache, r, d)
+        return y, cache
 
     def _correction(self, statistics: BatchStatistics) -> tuple[np.ndarray, np.ndarray]:
         """Return r and d, (C,) in float64, from the running statistics before the update."""

@@ -49,9 +49,13 @@ class GhostBatchNorm(BatchNorm):
                 f"ghost_size than {self.ghost_size}"
             )
         normalise = super()._apply_in_training
-        done = restoring(lambda: [normalise(ghost, weight, bias) for ghost in ghosts])
-        outputs, caches = zip(*done, strict=True)
-        return np.concatenate(outputs), list(caches)
+
+        def normalised() -> tuple[np.ndarray, Any]:
+            done = [normalise(ghost, weight, bias) for ghost in ghosts]
+            outputs, caches = zip(*done, strict=True)
+            return np.concatenate(outputs), list(caches)
+
+        return restoring(normalised)
 
     @np.errstate(all="ignore")
     def _gradients(

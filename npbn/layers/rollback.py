@@ -16,7 +16,7 @@ T = TypeVar("T")
 class _Recording(threading.local):
     """The changes of arrays in this thread, as (array, former values); None without `restoring`."""
 
-    changes: list[tuple[np.ndarray, np.ndarray | int]] | None = None
+    changes: list[tuple[np.ndarray, np.ndarray]] | None = None
 
 
 recording = _Recording()

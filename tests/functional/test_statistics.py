@@ -131,6 +131,15 @@ def test_var_of_one_value_is_zero_and_not_nan():
     np.testing.assert_array_equal(updated, [[0.25, 0.25], [0.75, 0.75]])
 
 
+@pytest.mark.parametrize("samples", [0, 3])
+def test_updated_running_statistics_are_new_arrays_of_the_dtypes_of_the_old(samples):
+    mean, var = np.zeros(2, "f4"), np.full(2, 1e300)
+    new = updated_running_statistics(mean, var, measure(np.ones((samples, 2))), 0.5)
+    assert [array.dtype for array in new] == [np.float32, np.float64]
+    np.testing.assert_array_equal(new[1], var * (0.5 if samples else 1))
+    assert not any(np.shares_memory(a, b) for a in new for b in (mean, var))
+
+
 @given(rngs(), batch_shapes((2, 3)))
 def test_measuring_and_merging_change_nothing_and_share_no_memory_with_the_batch(rng, shape):
     x = rng.normal(size=shape)

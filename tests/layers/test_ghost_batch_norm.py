@@ -269,6 +269,19 @@ def test_interrupted_between_ghosts_it_has_tracked_none(monkeypatch):
     assert_unchanged(layer, before)
 
 
+def test_without_memory_for_the_output_it_has_tracked_none(monkeypatch):
+    def lacking(_):
+        raise MemoryError
+
+    layer = npbn.GhostBatchNorm1d(2, 2)
+    before = snapshot(layer)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "concatenate", lacking)
+        with pytest.raises(MemoryError):
+            layer(draw(0, (8, 2), "f4"))
+    assert_unchanged(layer, before)
+
+
 def test_a_remainder_makes_no_ghost_of_its_own():
     """Seven samples are ghosts of three and four, none of them of one."""
     layer, x = npbn.GhostBatchNorm1d(3, 3, momentum=None, dtype=np.float64), draw(0, (7, 3))
