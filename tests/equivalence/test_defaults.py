@@ -52,6 +52,7 @@ def test_of_what_a_method_takes():
         compare(getattr(mine, name), getattr(its, name))
     compare(npbn.SGD.zero_grad, torch.optim.SGD.zero_grad)
     assert defaults(npbn.Parameter.zero_grad) == defaults(npbn.SGD.zero_grad)
+    compare(npbn.Parameter.requires_grad_, torch.nn.Module.requires_grad_)
 
 
 UNCHECKED = [name for name in functional.__all__ if f"{name}_forward" in functional.__all__]

@@ -99,11 +99,14 @@ def test_gradients_of_windows_that_overlap_add_up_to_rounding(dtype, rng, pool):
     assert_within(grad_x, expected, (1 if dtype == "float16" else 25) * np.finfo(dtype).eps * terms)
 
 
-def test_a_window_without_an_element_is_minus_infinity_and_its_gradient_goes_nowhere():
+@pytest.mark.parametrize("axes", [(1, 1), (1, 0), (0, 1)])
+def test_a_window_without_an_element_is_minus_infinity_and_its_gradient_goes_nowhere(axes):
     """torch writes that gradient to an element outside the image, so that it is no reference."""
-    x, options = np.ones((1, 2, 2)), {"kernel_size": 2, "padding": 1, "dilation": 3}
-    y, _, grad_x = both_ways("max_pool2d", x, options, np.full((1, 1, 1), 7.0))
-    np.testing.assert_array_equal(y, [[[-np.inf]]])
+    kernel, dilation = (tuple(1 + n * axis for axis in axes) for n in (1, 2))
+    x, options = np.ones((1, 2, 2)), {"kernel_size": kernel, "padding": axes, "dilation": dilation}
+    shape = (1, *(2 - axis for axis in axes))
+    y, _, grad_x = both_ways("max_pool2d", x, options, np.full(shape, 7.0))
+    np.testing.assert_array_equal(y, np.full(shape, -np.inf))
     np.testing.assert_array_equal(y, torch.nn.functional.max_pool2d(tensor(x), **options))
     np.testing.assert_array_equal(grad_x, np.zeros((1, 2, 2)))
 

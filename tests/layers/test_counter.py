@@ -34,6 +34,14 @@ def test_a_counter_is_cast_as_torch_casts_it(value):
     assert mine.num_batches_tracked == its.num_batches_tracked.item()
 
 
+@pytest.mark.parametrize("count", [0, 2**31 - 1, 2**62, 2**63 - 2, -(2**63), -1])
+def test_after_any_other_comes_the_next(count):
+    bn = npbn.BatchNorm1d(2)
+    bn.num_batches_tracked[...] = count
+    bn(np.eye(2, dtype="f4"))
+    assert bn.num_batches_tracked == count + 1
+
+
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_after_the_largest_int64_comes_the_smallest_as_in_torch(momentum):
     """The counter raised OverflowError when mean and variance had changed."""

@@ -48,5 +48,9 @@ def test_several_terms_or_none_need_their_gradients_still():
     for count in (0, 2):
         criterion = npbn.MSELoss(reduction="none")
         criterion(np.ones(count), np.ones(count))
-        with pytest.raises(BackwardError, match="expected grad_output with reduction='none'"):
+        with pytest.raises(BackwardError, match="'none' alone, got none with 'none'"):
             criterion.backward()
+    criterion = npbn.MSELoss()
+    criterion(np.ones(2), np.ones(2))
+    with pytest.raises(BackwardError, match="'none' alone, got one with 'mean'"):
+        criterion.backward(np.ones(()))

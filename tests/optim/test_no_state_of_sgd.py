@@ -136,3 +136,12 @@ def test_torchs_state_is_taken_from_any_version_and_with_a_tensor_as_rate():
     assert type(optimizer.param_groups[0]["lr"]) is float
     assert optimizer.param_groups[0]["momentum"] == 0
     assert optimizer.state == {}
+
+
+def test_a_buffer_beyond_the_dtype_is_infinite_without_a_warning():
+    parameter = npbn.Parameter(np.ones(2, np.float32))
+    optimizer = npbn.SGD([parameter], lr=0.1, momentum=0.9)
+    state = {**optimizer.state_dict(), "state": {0: {"momentum_buffer": np.full(2, 1e300)}}}
+    with np.errstate(all="raise"):
+        optimizer.load_state_dict(state)
+    assert np.isposinf(optimizer.state[parameter]["momentum_buffer"]).all()
