@@ -208,3 +208,16 @@ def test_a_module_of_somebody_elses_without_a_norm_is_left_alone():
     terms = magnitude(Sequential(net[0], net[1], net[2].inner[0]), x)[0]
     expected = net.predict(x)
     assert_within(fold_batch_norm(net).predict(x), expected, 1e-12 * (1 + 2 * terms))
+
+
+@pytest.mark.parametrize("factor", [1, -1, 2, -2])
+def test_weights_up_to_the_largest_number_are_folded_and_no_others(factor):
+    largest = np.finfo(np.float32).max
+    net = Sequential(Linear(1, 1, bias=False), BatchNorm1d(1, eps=0)).eval()
+    net[0].weight.data[...] = factor
+    net[1].weight.data[...] = largest
+    if abs(factor) == 1:
+        assert fold_batch_norm(net)[0].weight.data == factor * largest
+    else:
+        with pytest.raises(ConfigError, match="the result exceeds the range of float32"):
+            fold_batch_norm(net)

@@ -18,7 +18,9 @@ def test_a_counter_that_no_int64_holds_is_refused(value):
     net = npbn.Sequential(npbn.BatchNorm1d(2), npbn.BatchNorm1d(2))
     before, state = net.state_dict(), npbn.Sequential(npbn.BatchNorm1d(2)).state_dict()
     state = {**before, "0.running_mean": np.ones(2), "1.num_batches_tracked": np.asarray(value)}
-    with pytest.raises(StateDictError, match=r"'1\.num_batches_tracked': expected values of int64"):
+    with pytest.raises(
+        StateDictError, match=r"'1\.num_batches_tracked': expected values of int64, got "
+    ):
         net.load_state_dict(state)
     for key, array in net.state_dict().items():
         assert np.array_equal(array, before[key]), key

@@ -290,3 +290,13 @@ def test_keys_that_may_be_left_over_are_no_reason_to_advise_a_prefix():
         Net().load_state_dict(state, strict=False)
     assert "model.weight" in str(caught.value)
     assert "strip_prefix" not in str(caught.value)
+
+
+@pytest.mark.parametrize("problems", [20, 21, 22])
+def test_of_many_problems_the_first_twenty_are_named_and_the_others_counted(problems):
+    net = npbn.Sequential(*(npbn.Linear(1, 1, bias=False) for _ in range(problems)))
+    with pytest.raises(StateDictError) as caught:
+        net.load_state_dict({})
+    assert str(caught.value).count("missing") == 20
+    assert ("more" in str(caught.value)) == (problems > 20)
+    assert problems == 20 or f"and {problems - 20} more" in str(caught.value)
