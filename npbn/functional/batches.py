@@ -35,7 +35,7 @@ def scale_and_shift(
 
 def like(result: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Return an engine's result with the shape and dtype of `x`."""
-    if result.shape == x.shape and result.itemsize == x.itemsize:
+    if result.shape == x.shape and result.itemsize == x.itemsize:  # and so of one dtype
         return result
     return rounded(result.reshape(x.shape), x.dtype)
 

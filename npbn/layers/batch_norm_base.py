@@ -197,7 +197,8 @@ class BatchNorm(Module):
         """Write the new running mean and variance and the count of batches.
 
         All is computed before anything is written: a failure or an interrupt up to here has
-        changed nothing. Between the assignments Python does not look for Ctrl-C.
+        changed nothing. CPython 3.11 and later look for Ctrl-C at calls and at the ends of loops,
+        and so not between the assignments.
         """
         mean, var, tracked = self.running_mean, self.running_var, self.num_batches_tracked
         changes = recording.changes

@@ -262,11 +262,7 @@ def test_no_floating_point_warning_even_when_numpy_is_told_to_raise(dtype, data)
         ({"ignore_index": 1.5}, ValueError, ["ignore_index", "integer", "1.5"]),
         ({"ignore_index": None}, ValueError, ["ignore_index", "integer", "None"]),
         ({"ignore_index": 2**63}, ValueError, ["ignore_index", "int64", str(2**63)]),
-        (
-            {"ignore_index": -(2**63) - 1},
-            ValueError,
-            ["ignore_index", "int64", "-9223372036854775"],
-        ),
+        ({"ignore_index": -(2**63) - 1}, ValueError, ["int64", str(-(2**63) - 1)]),
         ({"label_smoothing": 1.1}, ValueError, ["[0, 1]", "1.1"]),
         ({"label_smoothing": -0.1}, ValueError, ["[0, 1]", "-0.1"]),
         ({"label_smoothing": np.nan}, ValueError, ["[0, 1]", "nan"]),

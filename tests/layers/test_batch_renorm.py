@@ -30,6 +30,7 @@ from layer_contract import (
 
 import npbn
 from npbn.errors import BatchSizeError, DtypeError, ShapeError
+from npbn.layers import batch_renorm
 
 pytestmark = pytest.mark.usefixtures("engine")
 KINDS = {
@@ -209,6 +210,18 @@ def test_the_limits_may_be_changed_between_two_steps():
 
 
 JUST_BELOW_1, JUST_BELOW_0 = np.nextafter(1, 0), -5e-324
+
+
+def test_without_memory_for_its_cache_it_has_tracked_nothing(monkeypatch):
+    def lacking(*_):
+        raise MemoryError
+
+    layer = npbn.BatchRenorm1d(2, 3.0, 5.0)
+    before = snapshot(layer)
+    monkeypatch.setattr(batch_renorm, "BatchRenormCache", lacking)
+    with pytest.raises(MemoryError):
+        layer(draw(0, (8, 2), "f4"))
+    assert_unchanged(layer, before)
 
 
 @pytest.mark.parametrize("r_max", [1, np.nextafter(1, 2), 2.0, np.inf])

@@ -88,6 +88,25 @@ def test_no_features_are_a_number_of_features_as_in_torch(features):
     assert layer.backward(np.ones((4, features[1]), np.float32)).shape == x.shape
 
 
+def test_initial_values_come_from_the_generator_and_stay_within_torchs_bound():
+    first, same, other = (
+        npbn.Linear(16, 64, rng=np.random.default_rng(seed)).state_dict() for seed in (1, 1, 2)
+    )
+    for key, value in first.items():
+        np.testing.assert_array_equal(value, same[key])
+        assert (value != other[key]).any()
+        assert np.abs(value).max() <= 1 / 4  # 1 / sqrt(16), which 64 draws come near to
+        assert np.abs(value).max() > 0.9 / 4
+
+
+def test_new_values_written_into_a_parameter_take_effect_at_the_next_call():
+    layer, x = npbn.Linear(3, 2, dtype=np.float64).eval(), draw(0, (4, 3))
+    layer(x)
+    layer.weight.data[...] = 0
+    layer.bias.data[...] = [1, 2]
+    np.testing.assert_array_equal(layer(x), np.broadcast_to([1.0, 2.0], (4, 2)))
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
     ("bad", "error", "fragments"),
